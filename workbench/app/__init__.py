@@ -1,0 +1,1 @@
+"""The only wiring: ports meet their adapters here."""

@@ -1,0 +1,1 @@
+"""Reading and writing the document files that stages exchange."""

@@ -1,0 +1,1 @@
+"""The Llama-shaped decoder in torch, its configuration and its weights."""

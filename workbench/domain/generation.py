@@ -1,0 +1,50 @@
+"""A generation as data: its record is enough to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. ``temperature`` 0 is greedy; the seed makes the rest replayable."""
+
+    temperature: float = 0.0
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    seed: int = 0
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.__dict__, "stop": list(self.stop)}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Sampling:
+        return cls(**{**raw, "stop": tuple(raw.get("stop", ()))})
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Text to go on with; with ``suffix`` it is fill-in-the-middle."""
+
+    text: str
+    suffix: str | None = None
+    layout: str = "psm"  # or "spm"; for fill-in-the-middle only
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What was generated, by what, from what: the record that repeats it."""
+
+    text: str
+    tokens: tuple[int, ...]
+    finish: str  # "stop", "length" or "end"
+    prompt_tokens: tuple[int, ...]
+    sampling: Sampling
+    model_sha256: str
+    engine: Mapping[str, Any] = field(default_factory=dict)  # library version, n_ctx, n_batch, n_threads

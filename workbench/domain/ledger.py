@@ -1,0 +1,87 @@
+"""The ledger's nouns: a move of one ref, and an entry that moves several at once. Not here: writing them.
+
+The ledger is the one commit point. An entry names each ref with its old and new value, who, why and the evidence, and
+has a counter that rises by one. Channels, tags and branches are projected from it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from workbench.domain.canonical import canonical_lines
+from workbench.domain.errors import Corrupt
+from workbench.domain.ids import ZERO_ID, ObjectId, object_id
+
+FORMAT = 1
+
+
+class Action(StrEnum):
+    """What a ledger entry records."""
+
+    INIT = "init"
+    PUBLISH = "publish"  # an artifact and its run-cache entry
+    IMPORT = "import"
+    PIN = "pin"  # a release pinned: main, version tag, channel
+    PROMOTE = "promote"
+    UNDO = "undo"
+    UNBUNDLE = "unbundle"
+    HANDLED = "handled"  # the worker has dealt with these refs as pushed
+    DELETE = "delete"
+
+
+@dataclass(frozen=True)
+class RefMove:
+    """One ref, by full name, from ``old`` to ``new``; ``ZERO_ID`` stands for absent."""
+
+    ref: str
+    old: ObjectId = ZERO_ID
+    new: ObjectId = ZERO_ID
+
+
+@dataclass(frozen=True)
+class Entry:
+    counter: int
+    action: Action
+    moves: tuple[RefMove, ...]
+    who: str
+    why: str
+    time_ms: int
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    commit: str = ""  # the ledger commit that holds it; filled when read
+
+    def to_bytes(self) -> bytes:
+        return canonical_lines(
+            {
+                "format": FORMAT,
+                "counter": self.counter,
+                "action": self.action.value,
+                "moves": [{"ref": m.ref, "old": m.old, "new": m.new} for m in self.moves],
+                "who": self.who,
+                "why": self.why,
+                "time_ms": self.time_ms,
+                "evidence": dict(self.evidence),
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes, commit: str = "") -> Entry:
+        try:
+            raw = json.loads(data)
+            if raw["format"] != FORMAT:
+                raise Corrupt(f"ledger entry has unknown format {raw['format']!r}", "upgrade workbench")
+            return cls(
+                counter=int(raw["counter"]),
+                action=Action(raw["action"]),
+                moves=tuple(RefMove(m["ref"], object_id(m["old"]), object_id(m["new"])) for m in raw["moves"]),
+                who=raw["who"],
+                why=raw["why"],
+                time_ms=raw["time_ms"],
+                evidence=raw["evidence"],
+                commit=commit,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise Corrupt(f"ledger entry cannot be read: {error}", "run `workbench doctor`") from error

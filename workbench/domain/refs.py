@@ -1,0 +1,217 @@
+"""The ref grammar: every name the workbench reads or writes in Git, built and parsed here as typed values.
+
+Nothing else spells a ref. ``parse(str(ref)) == ref`` for every value (a property test holds it).
+
+==========================================  ==================================
+``refs/heads/<branch>``                     Branch
+``refs/tags/vX.Y.Z``                        AgentVersion
+``refs/tags/<kind>/<name>/vX.Y.Z``          ArtifactTag
+``refs/notes/evals``                        Notes
+``refs/workbench/ledger``                   Ledger
+``refs/workbench/channels/<name>``          Channel
+``refs/workbench/cache``                    RunCache
+``refs/workbench/runs/<ulid>``              RunRef
+``refs/workbench/journal/<stream>``         Journal
+==========================================  ==================================
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from workbench.domain import ids
+from workbench.domain.errors import UserError
+from workbench.domain.ids import Ulid
+from workbench.domain.version import Version
+
+
+class Kind(StrEnum):
+    """What an artifact is, in the order in which the pipeline makes them."""
+
+    RAW = "raw"
+    FILTERED = "filtered"
+    DATASET = "dataset"
+    TOKENIZER = "tokenizer"
+    SHARDS = "shards"
+    MODEL = "model"
+    METRICS = "metrics"
+    RELEASE = "release"
+
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?\Z")
+_BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*\Z")
+
+
+def check_name(text: str, what: str = "name") -> str:
+    """A name in a ref: lower case letters, digits, ``-`` and ``_`` inside, at most 64 characters."""
+    if not _NAME.match(text):
+        raise UserError(
+            f"not a valid {what}: {text!r}",
+            "use lower-case letters, digits, '-' and '_', starting and ending with a letter or digit (64 at most)",
+        )
+    return text
+
+
+def check_branch(text: str) -> str:
+    bad = not _BRANCH.match(text) or ".." in text or len(text) > 200
+    if bad or any(part.endswith((".lock", ".")) for part in text.split("/")):
+        raise UserError(f"not a valid branch name: {text!r}", "see git-check-ref-format(1)")
+    return text
+
+
+@dataclass(frozen=True, order=True)
+class Branch:
+    name: str
+
+    def __post_init__(self) -> None:
+        check_branch(self.name)
+
+    def __str__(self) -> str:
+        return f"refs/heads/{self.name}"
+
+
+@dataclass(frozen=True, order=True)
+class AgentVersion:
+    """A version of the agent: code, active state and the release it pins."""
+
+    version: Version
+
+    @property
+    def short(self) -> str:
+        return str(self.version)
+
+    def __str__(self) -> str:
+        return f"refs/tags/{self.version}"
+
+
+@dataclass(frozen=True, order=True)
+class ArtifactTag:
+    kind: Kind
+    name: str
+    version: Version
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "artifact name")
+
+    @property
+    def short(self) -> str:
+        """As people write it: ``tokenizer/rust/v1.2.0``."""
+        return f"{self.kind}/{self.name}/{self.version}"
+
+    @classmethod
+    def parse(cls, short: str) -> ArtifactTag:
+        parts = short.split("/")
+        if len(parts) != 3 or parts[0] not in {kind.value for kind in Kind}:
+            raise UserError(
+                f"not an artifact: {short!r}", f"write KIND/NAME/vX.Y.Z, where KIND is one of {', '.join(Kind)}"
+            )
+        return cls(Kind(parts[0]), parts[1], Version.parse(parts[2]))
+
+    def __str__(self) -> str:
+        return f"refs/tags/{self.short}"
+
+
+@dataclass(frozen=True, order=True)
+class Notes:
+    name: str = "evals"
+
+    def __str__(self) -> str:
+        return f"refs/notes/{self.name}"
+
+
+@dataclass(frozen=True, order=True)
+class Ledger:
+    def __str__(self) -> str:
+        return "refs/workbench/ledger"
+
+
+@dataclass(frozen=True, order=True)
+class Channel:
+    name: str
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "channel name")
+
+    def __str__(self) -> str:
+        return f"refs/workbench/channels/{self.name}"
+
+
+@dataclass(frozen=True, order=True)
+class RunCache:
+    def __str__(self) -> str:
+        return "refs/workbench/cache"
+
+
+@dataclass(frozen=True, order=True)
+class RunRef:
+    run: Ulid
+
+    def __post_init__(self) -> None:
+        ids.ulid(self.run)
+
+    def __str__(self) -> str:
+        return f"refs/workbench/runs/{self.run}"
+
+
+@dataclass(frozen=True, order=True)
+class Journal:
+    stream: str
+
+    def __post_init__(self) -> None:
+        check_name(self.stream, "journal stream")
+
+    def __str__(self) -> str:
+        return f"refs/workbench/journal/{self.stream}"
+
+
+Ref = Branch | AgentVersion | ArtifactTag | Notes | Ledger | Channel | RunCache | RunRef | Journal
+
+MAIN = Branch("main")
+ACTIVE = Channel("active")
+EVALS = Notes("evals")
+LEDGER = Ledger()
+RUN_CACHE = RunCache()
+OWN_NAMESPACE = "refs/workbench/"
+
+
+def parse(text: str) -> Ref:
+    """Parse a full ref name; refuse what is not in the grammar."""
+    if text.startswith("refs/heads/"):
+        return Branch(text[11:])
+    if text.startswith("refs/tags/"):
+        rest = text[10:]
+        return ArtifactTag.parse(rest) if "/" in rest else AgentVersion(Version.parse(rest))
+    if text == "refs/notes/evals":
+        return EVALS
+    if text == str(LEDGER):
+        return LEDGER
+    if text == str(RUN_CACHE):
+        return RUN_CACHE
+    for prefix, build in _PREFIXES.items():
+        if text.startswith(prefix):
+            return build(text[len(prefix) :])
+    raise UserError(
+        f"not a ref of a workspace: {text!r}",
+        "known are refs/heads/<branch>, refs/tags/vX.Y.Z, refs/tags/<kind>/<name>/vX.Y.Z and refs/notes/evals",
+    )
+
+
+def _channel(rest: str) -> Ref:
+    return Channel(rest)
+
+
+def _run(rest: str) -> Ref:
+    return RunRef(ids.ulid(rest))
+
+
+def _journal(rest: str) -> Ref:
+    return Journal(rest)
+
+
+_PREFIXES = {
+    "refs/workbench/channels/": _channel,
+    "refs/workbench/runs/": _run,
+    "refs/workbench/journal/": _journal,
+}

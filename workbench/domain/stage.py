@@ -1,0 +1,52 @@
+"""What a stage is: a name, what it reads and makes, its parameters and what it depends on. Not here: running it.
+
+A stage is a process, ``python -m workbench.stages.<name> step.json`` or a workspace's own command. It gets read-only
+input folders, parameters, a seed and an empty output folder, and leaves files. ``step.json``::
+
+    {"format": 1, "stage": "tokenizer", "name": "rust",
+     "inputs": {"dataset": "/…/dataset"},          read-only folders, by role (the kind, or an optional role)
+     "output": "/…/output",                         empty folder; all that is left there becomes payload/
+     "scratch": "/…/scratch",                       private, thrown away
+     "checkpoint": "/…/checkpoint" | null,          folder of the last checkpoint when resuming
+     "params": {…}, "seed": 0, "workers": 2}
+
+It writes events as JSON lines to standard output (``{"event": "progress", …}``, see ``events``), free text to
+standard error, and as its last act ``result.json`` beside ``output``: ``{"format": 1, "counts": {…}, "metrics": {…}}``.
+Counts and metrics go into the manifest, so they must not depend on time or place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.domain.refs import Kind
+
+STEP_FORMAT = 1
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage as the planner sees it. Importing a spec is cheap: no heavy library."""
+
+    name: str
+    reads: tuple[Kind, ...]
+    makes: Kind | None  # None: a check that leaves evidence only (serve)
+    resolve: Callable[[int, Params], dict[str, Any]]  # (dial, given) -> all parameters; UserError on a wrong one
+    libraries: tuple[str, ...] = ()  # distributions whose version is part of the action key
+    tools: tuple[str, ...] = ()  # programs whose --version is part of the action key, where they are installed
+    hardware: bool = False  # instruction set and thread count are part of the key (training)
+    previous: bool = False  # reads the previous version of what it makes, as input role "previous" (evaluate)
+    major_params: tuple[str, ...] = ()  # a change of these changes the output's format or ids: a major bump
+    checkpoints: bool = False  # may save checkpoints and resume
+    command: tuple[str, ...] = ()  # a workspace's own command; empty: python -m workbench.stages.<name>
+    code_paths: tuple[str, ...] = ()  # workspace paths that are the code of such a command
+
+
+@dataclass(frozen=True)
+class StageResult:
+    counts: Mapping[str, int] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Source code from package indexes, Git, cargo and folders."""

@@ -1,0 +1,1 @@
+"""What a hub does with a push: policy, planning, worker, run records."""

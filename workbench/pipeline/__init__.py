@@ -1,0 +1,1 @@
+"""Plans, action keys, reasons and the walk of a pipeline."""

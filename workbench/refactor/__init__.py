@@ -1,0 +1,1 @@
+"""Structural search and rewriting with ast-grep."""

@@ -1,0 +1,1 @@
+"""Serving the tools of one pinned version."""

@@ -1,0 +1,1 @@
+"""Running code we did not write, under bubblewrap."""

@@ -1,0 +1,1 @@
+"""What code in agents/ may import."""

@@ -1,0 +1,1 @@
+"""The nine stages; each a process over files."""

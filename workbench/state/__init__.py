@@ -1,0 +1,1 @@
+"""The tuned state of an agent: schema, reading, pinning."""

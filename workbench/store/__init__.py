@@ -1,0 +1,1 @@
+"""The Git repository as the only store."""

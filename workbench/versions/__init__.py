@@ -1,0 +1,1 @@
+"""What the Versions API tells."""
