@@ -46,7 +46,8 @@ def ulid(text: str) -> Ulid:
 
 def make_ulid(time_ms: int, randomness: bytes) -> Ulid:
     """Build a ULID of 48 bits of Unix time in milliseconds and 80 bits (10 bytes) of randomness."""
-    assert len(randomness) == 10 and 0 <= time_ms < 1 << 48
+    assert len(randomness) == 10
+    assert 0 <= time_ms < 1 << 48
     number = time_ms << 80 | int.from_bytes(randomness, "big")
     return Ulid("".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)))
 
