@@ -11,7 +11,7 @@ input folders, parameters, a seed and an empty output folder, and leaves files. 
      "params": {…}, "seed": 0, "workers": 2}
 
 It writes events as JSON lines to standard output (``{"event": "progress", …}``, see ``events``), free text to
-standard error, and as its last act ``result.json`` beside ``output``: ``{"format": 1, "counts": {…}, "metrics": {…}}``.
+standard error, and as its last act ``result.json`` beside ``output``: ``{"format": 1, "counts": {…}, "metrics": {…}, "breaks": ""}``.
 Counts and metrics go into the manifest, so they must not depend on time or place.
 """
 
@@ -44,9 +44,11 @@ class StageSpec:
     checkpoints: bool = False  # may save checkpoints and resume
     command: tuple[str, ...] = ()  # a workspace's own command; empty: python -m workbench.stages.<name>
     code_paths: tuple[str, ...] = ()  # workspace paths that are the code of such a command
+    output_format: int = 1  # version of the payload's format; raising it is a major bump
 
 
 @dataclass(frozen=True)
 class StageResult:
     counts: Mapping[str, int] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    breaks: str = ""  # why consumers of the last version must change, where the stage knows: a major bump
