@@ -1,8 +1,8 @@
 """The process that runs one stage: files in, files out, events on standard output. Not here: what the stages do.
 
 ``python -m workbench.stages.<name> step.json`` runs a step by hand; events then appear on the terminal and checkpoints
-are accepted as they are. The runner adds ``--attached``: it answers checkpoints on standard input, and the stage ends when
-that input closes.
+are accepted as they are. The runner adds ``--attached``: it answers checkpoints on standard input, and the stage ends
+when that input closes.
 
 Beside the output folder the host leaves ``result.json`` or, on failure, ``error.json``::
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -87,7 +88,10 @@ class Step:
 
 @dataclass
 class HostContext:
-    """A step as its stage sees it; tools are wired on first use. ``send`` takes events, ``confirm`` waits for a checkpoint."""
+    """A step as its stage sees it; tools are wired on first use.
+
+    ``send`` takes events, ``confirm`` returns when a checkpoint is committed.
+    """
 
     step: Step
     send: Callable[[StageEvent], None]
@@ -192,7 +196,7 @@ def run_in_process(
     on_checkpoint: Callable[[Path], None] | None = None,
     on_event: Callable[[StageEvent], None] | None = None,
 ) -> StageResult:
-    """Run a stage in this process, for tests and notebooks: ``params`` are completed by the spec as the planner does."""
+    """Run a stage in this process, for tests and notebooks; ``params`` are completed by the spec, as in a plan."""
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="workbench-scratch-") as scratch:
         step = Step(
@@ -281,7 +285,7 @@ def _claim_stdout() -> IO[str]:
 
 
 class _Answers:
-    """The runner's side of standard input: ``ok`` for each committed checkpoint; its end means that the runner is gone."""
+    """The runner's side of standard input: ``ok`` for each committed checkpoint; its end: the runner is gone."""
 
     def __init__(self) -> None:
         self._ready = threading.Semaphore(0)
@@ -296,5 +300,7 @@ class _Answers:
             for line in iter(pipe.readline, b""):
                 if line.strip() == b"ok":
                     self._ready.release()
-        # Nobody will take what this step makes: leave nothing running. Spawned workers notice and end by themselves.
+        # Nobody will take what this step makes: leave nothing of it running.
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
         os._exit(StageFailed.exit_code)

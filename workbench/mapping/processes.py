@@ -1,7 +1,7 @@
 """The Mapper of one machine: spawned worker processes, results in order, a bounded look-ahead.
 
-The result does not depend on how many workers there are, because functions are pure and results come back in the order of the
-items. One worker means this process. Not here: several machines.
+The result does not depend on how many workers there are: functions are pure, and results come back in the order of
+the items. One worker means this process. Not here: several machines.
 """
 
 from __future__ import annotations
@@ -73,9 +73,7 @@ def _apply(function: Callable[[T], R], items: list[T]) -> list[R]:
 
 
 def _name(function: Callable[[T], R]) -> str:
-    return getattr(function, "__qualname__", None) or getattr(
-        getattr(function, "func", None), "__qualname__", "a function"
-    )
+    return str(getattr(getattr(function, "func", function), "__qualname__", "a function"))
 
 
 def _end_with_parent() -> None:
