@@ -1,0 +1,107 @@
+"""Which repository a command means. Standard library only, and no process is started: ``status`` is timed.
+
+A command may stand in a hub (a bare repository), in a clone that has a remote ``hub``, or in any other clone. Artifacts,
+ledger and runs are the hub's where there is one on this machine, else the clone's own.
+"""
+
+from __future__ import annotations
+
+import os
+
+from workbench.domain.errors import NotFound, UserError
+
+
+class Location:
+    """Where a command works. A plain class: importing ``dataclasses`` alone would double the time of ``status``."""
+
+    __slots__ = ("clone", "remote", "store", "worktree")
+
+    def __init__(self, *, store: str, clone: str = "", worktree: str = "", remote: str = "") -> None:
+        self.store = store  # Git directory that holds artifacts, ledger and runs
+        self.clone = clone  # Git directory of the clone the command stands in; empty: it stands in the store itself
+        self.worktree = worktree  # the clone's work tree
+        self.remote = remote  # what the clone calls the store
+
+
+def locate(repo: str = "", start: str = "") -> Location:
+    """Find the repository at ``repo``, or around ``start`` (default: the current folder)."""
+    if repo:
+        if not os.path.isdir(repo):
+            raise NotFound(f"no repository at {repo}", "give the folder of a hub or a clone with --repo")
+        found = _git_dir(os.path.abspath(repo))
+        if found is None:
+            raise NotFound(f"{repo} is not a Git repository", "make one with: workbench init PATH")
+    else:
+        found = _search(os.path.abspath(start or os.getcwd()))
+    git_dir, worktree = found
+    if not worktree:
+        return Location(store=git_dir)
+    for remote in ("hub", "origin"):
+        url = _remote_url(git_dir, remote)
+        if url.startswith("file://"):
+            url = url[7:]
+        if not url or "://" in url:
+            continue
+        path = os.path.normpath(os.path.join(worktree, url))
+        if is_git_dir(path) and (remote == "hub" or os.path.isdir(os.path.join(path, "workbench"))):
+            return Location(store=path, clone=git_dir, worktree=worktree, remote=remote)
+        if remote == "hub":
+            raise UserError(
+                f"the hub of this clone is not at {path}",
+                "point the remote at it: git remote set-url hub PATH.git (or give --repo)",
+            )
+    return Location(store=git_dir, clone=git_dir, worktree=worktree)
+
+
+def is_git_dir(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, "HEAD")) and os.path.isdir(os.path.join(path, "objects"))
+
+
+def _search(start: str) -> tuple[str, str]:
+    folder = start
+    while True:
+        found = _git_dir(folder)
+        if found is not None:
+            return found
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            raise NotFound(
+                f"no Git repository here: {start}", "go into one, give --repo, or make one: workbench init PATH"
+            )
+        folder = parent
+
+
+def _git_dir(folder: str) -> tuple[str, str] | None:
+    """The Git directory and the work tree ("" when bare) of exactly this folder."""
+    dot_git = os.path.join(folder, ".git")
+    if os.path.isdir(dot_git):
+        return dot_git, folder
+    if os.path.isfile(dot_git):
+        with open(dot_git, encoding="utf-8") as file:
+            target = file.read(4096).removeprefix("gitdir:").strip()
+        path = os.path.normpath(os.path.join(folder, target))
+        common = os.path.join(path, "commondir")
+        if os.path.isfile(common):  # a linked work tree: refs and objects are in the main one
+            with open(common, encoding="utf-8") as file:
+                path = os.path.normpath(os.path.join(path, file.read(4096).strip()))
+        return path, folder
+    if is_git_dir(folder):
+        return folder, ""
+    return None
+
+
+def _remote_url(git_dir: str, remote: str) -> str:
+    """The remote's url from the repository's own config file; includes and rewrites are not followed."""
+    try:
+        with open(os.path.join(git_dir, "config"), encoding="utf-8") as file:
+            lines = file.read(1 << 20).splitlines()
+    except OSError:
+        return ""
+    inside = False
+    for line in lines:
+        line = line.strip()
+        if line.startswith("["):
+            inside = line == f'[remote "{remote}"]'
+        elif inside and line.split("=")[0].strip() == "url":
+            return line.split("=", 1)[1].strip().strip('"')
+    return ""

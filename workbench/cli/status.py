@@ -1,0 +1,160 @@
+"""``workbench status``: where things stand, in the time of a ``git status``. Standard library only, one Git process
+for the store and one for the clone, side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from workbench.cli.locate import Location, locate
+from workbench.domain.errors import WorkbenchError
+
+_USAGE = "usage: workbench status [--repo PATH] [--json]"
+_FORMAT = "%(refname) %(objectname) %(*objectname)"
+
+
+def main(arguments: list[str]) -> int:
+    """Print the status; 0, or the error's exit code."""
+    repo, as_json, rest = "", False, list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--json":
+            as_json = True
+        elif argument == "--repo" and rest:
+            repo = rest.pop(0)
+        elif argument.startswith("--repo="):
+            repo = argument[7:]
+        else:
+            sys.stderr.write(f"error: unknown argument {argument!r}\n  {_USAGE}\n")
+            return 2
+    try:
+        location = locate(repo)
+        status = read(location)
+    except WorkbenchError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    sys.stdout.write(to_json(status) if as_json else to_text(status))
+    return 0
+
+
+def read(location: Location) -> dict[str, object]:
+    """The status as plain values."""
+    refs = _spawn(["git", "--git-dir", location.store, "for-each-ref", "--format=" + _FORMAT])
+    tree = None
+    if location.worktree:
+        tree = _spawn(["git", "-C", location.worktree, "--no-optional-locks", "status", "--porcelain", "--branch"])
+    names: dict[str, str] = {}
+    for line in _finish(refs, f"{location.store} cannot be read").splitlines():
+        name, own, peeled = (line + " ").split(" ")[:3]
+        names[name] = peeled or own
+    changes = _finish(tree, "git status failed").splitlines() if tree else []
+    return _summary(location, names, changes)
+
+
+def _summary(location: Location, names: dict[str, str], changes: list[str]) -> dict[str, object]:
+    versions: list[tuple[int, ...]] = []
+    artifacts: dict[str, tuple[tuple[int, ...], str]] = {}
+    counts: dict[str, int] = {}
+    for name, commit in names.items():
+        if not name.startswith("refs/tags/"):
+            continue
+        family, _, version = name[10:].rpartition("/")
+        try:
+            number = tuple(int(part) for part in version.removeprefix("v").split("."))
+        except ValueError:
+            continue
+        if not family:
+            versions.append(number)
+        else:
+            counts[family] = counts.get(family, 0) + 1
+            if family not in artifacts or number > artifacts[family][0]:
+                artifacts[family] = (number, commit)
+    active = names.get("refs/workbench/channels/active", "")
+    answering = ""
+    if active:
+        answering = next((n[10:] for n, c in names.items() if c == active and n.startswith("refs/tags/v")), active[:12])
+    runs = sorted((n[20:] for n in names if n.startswith("refs/workbench/runs/")), reverse=True)
+    return {
+        "store": location.store,
+        "worktree": location.worktree,
+        "main": names.get("refs/heads/main", ""),
+        "active": answering,
+        "versions": len(versions),
+        "latest_version": "v" + ".".join(map(str, max(versions))) if versions else "",
+        "artifacts": {
+            family: {"version": "v" + ".".join(map(str, number)), "commit": commit, "versions": counts[family]}
+            for family, (number, commit) in sorted(artifacts.items(), key=_pipeline_order)
+        },
+        "runs": len(runs),
+        "running": _running(location.store),
+        "branch": changes[0][3:] if changes else "",
+        "changed_files": max(0, len(changes) - 1),
+    }
+
+
+_ORDER = ("raw", "filtered", "dataset", "tokenizer", "shards", "model", "metrics", "release")
+
+
+def _pipeline_order(item: tuple[str, object]) -> tuple[int, str]:
+    kind = item[0].split("/")[0]
+    return (_ORDER.index(kind) if kind in _ORDER else len(_ORDER), item[0])
+
+
+def _running(store: str) -> list[str]:
+    """Runs in progress: those with a folder of live files."""
+    try:
+        return sorted(name for name in os.listdir(os.path.join(store, "workbench", "runs")) if len(name) == 26)
+    except OSError:
+        return []
+
+
+def to_text(status: dict[str, object]) -> str:
+    lines = [f"store     {status['store']}"]
+    if status["worktree"]:
+        changed = status["changed_files"]
+        lines.append(f"clone     {status['worktree']}  ({status['branch']}, {changed} changed)")
+    lines.append(f"main      {str(status['main'])[:12] or 'no commit yet'}")
+    lines.append(f"active    {status['active'] or 'nothing is pinned: workbench pin RELEASE'}")
+    artifacts = status["artifacts"]
+    assert isinstance(artifacts, dict)
+    if artifacts:
+        lines.append("artifacts")
+        width = max(len(family) for family in artifacts)
+        for family, entry in artifacts.items():
+            more = f"  ({entry['versions']} versions)" if entry["versions"] > 1 else ""
+            lines.append(f"  {family:<{width}}  {entry['version']}  {entry['commit'][:12]}{more}")
+    else:
+        lines.append("artifacts none yet: workbench run")
+    running = status["running"]
+    assert isinstance(running, list)
+    lines.append(f"runs      {status['runs']}" + (f", in progress: {' '.join(running)}" if running else ""))
+    return "\n".join(lines) + "\n"
+
+
+def to_json(status: dict[str, object]) -> str:
+    import json
+
+    return json.dumps(status, sort_keys=True, indent=1) + "\n"
+
+
+def _spawn(command: list[str]) -> tuple[int, int]:
+    """Start a program with its output in a pipe: ``(pid, file descriptor)``. Lighter than the subprocess module."""
+    reader, writer = os.pipe()
+    actions = [(os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_CLOSE, reader)]
+    try:
+        pid = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+    except FileNotFoundError:
+        raise WorkbenchError("git is not installed", "install it: apt-get install git") from None
+    finally:
+        os.close(writer)
+    return pid, reader
+
+
+def _finish(process: tuple[int, int], failure: str) -> str:
+    pid, reader = process
+    with open(reader, encoding="utf-8", errors="replace") as pipe:
+        text = pipe.read()
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0:
+        raise WorkbenchError(failure, "run `workbench doctor`")
+    return text

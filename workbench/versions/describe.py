@@ -1,0 +1,103 @@
+"""What there is to tell of an artifact, a version and their lineage, as plain values for people and programs alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from workbench.domain import refs
+from workbench.domain.errors import NotFound, UserError
+from workbench.domain.ids import ObjectId
+from workbench.domain.refs import ArtifactTag
+from workbench.domain.version import Version
+from workbench.ports.store import Artifact, Repository
+
+LINEAGE_BOUND = 1000
+
+
+def artifact_summary(artifact: Artifact) -> dict[str, Any]:
+    """Everything but the list of files."""
+    manifest = artifact.manifest
+    return {
+        "artifact": artifact.tag.short,
+        "kind": artifact.tag.kind.value,
+        "name": artifact.tag.name,
+        "version": str(artifact.tag.version),
+        "commit": artifact.commit,
+        "tree": artifact.tree,
+        "source": artifact.source,
+        "run": artifact.run,
+        "inputs": [{"artifact": short, "commit": commit} for short, commit in artifact.inputs],
+        "stage": manifest.stage,
+        "params": dict(manifest.params),
+        "seed": manifest.seed,
+        "code": manifest.code,
+        "environment": dict(manifest.environment),
+        "action_key": manifest.action_key,
+        "counts": dict(manifest.counts),
+        "metrics": dict(manifest.metrics),
+        "files": len(manifest.files),
+        "size": sum(file.size for file in manifest.files),
+    }
+
+
+def artifact_files(artifact: Artifact) -> list[dict[str, Any]]:
+    return [
+        {"path": file.path, "sha256": file.sha256, "size": file.size, "chunks": file.chunks}
+        for file in artifact.manifest.files
+    ]
+
+
+def lineage(repository: Repository, tag: ArtifactTag) -> Iterator[Artifact]:
+    """The artifact and everything it was made from, nearest first, each once; bounded."""
+    waiting, seen = [tag], {tag}
+    while waiting and len(seen) <= LINEAGE_BOUND:
+        artifact = repository.artifacts.get(waiting.pop(0))
+        yield artifact
+        for short, _ in artifact.inputs:
+            above = ArtifactTag.parse(short)
+            if above not in seen:
+                seen.add(above)
+                waiting.append(above)
+
+
+def find_artifact(repository: Repository, text: str) -> Artifact:
+    """The artifact a person means: ``KIND/NAME/vX.Y.Z``, ``KIND/NAME`` (its newest version), or a full ref."""
+    short = text.removeprefix("refs/tags/")
+    if short.count("/") == 1:
+        kind, _, name = short.partition("/")
+        if kind in {k.value for k in refs.Kind}:
+            newest = repository.artifacts.latest(refs.Kind(kind), refs.check_name(name, "artifact name"))
+            if newest is None:
+                known = sorted({f"{tag.kind}/{tag.name}" for tag in repository.artifacts.list()})
+                raise NotFound(f"there is no {short}", f"there are: {', '.join(known) or 'no artifacts yet'}")
+            return repository.artifacts.get(newest)
+    if short.count("/") != 2:
+        raise UserError(f"not an artifact: {text!r}", "write KIND/NAME/vX.Y.Z, or KIND/NAME for the newest")
+    return repository.artifacts.get(ArtifactTag.parse(short))
+
+
+def versions(repository: Repository) -> list[dict[str, Any]]:
+    """The agent's versions, newest first, with what each pins."""
+    found: list[tuple[Version, ObjectId]] = []
+    for name, value in repository.refs.all("refs/tags/").items():
+        rest = name.removeprefix("refs/tags/")
+        if "/" not in rest:
+            found.append((Version.parse(rest), value))
+    active = repository.refs.get(str(refs.ACTIVE))
+    answer = []
+    for version, tag in sorted(found, reverse=True):
+        commit = repository.objects.peel(tag)
+        info = repository.objects.commit(commit)
+        answer.append(
+            {
+                "version": str(version),
+                "commit": commit,
+                "tree": info.tree,
+                "message": info.message.strip(),
+                "author": info.author,
+                "time_s": info.time_s,
+                "active": commit == active,
+            }
+        )
+    return answer
