@@ -1,0 +1,169 @@
+"""The sandbox: bubblewrap, rlimits, a system-call filter, a user id per slot, and a watcher. Nothing runs unconfined.
+
+Started by root, it drops to the slot's user before bubblewrap starts (launched as root, bubblewrap leaves /proc/sys
+writable and process limits without effect). Not covered: bugs of the kernel itself, and the time that a job takes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from workbench.domain.errors import ToolMissing, UserError, WorldError
+from workbench.ports.sandbox import Job, Limits, SandboxResult
+from workbench.sandbox import requirements, staging, toolchain
+from workbench.sandbox.profile import Channels, Programs, command
+from workbench.sandbox.slots import FIRST_UID, slot
+from workbench.sandbox.supervise import Ending, supervise
+
+MAX_COLLECTED = 256
+COLLECTED_BYTES = 64 << 20  # all collected files of one job together
+_SEALS = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, SHRINK, GROW, WRITE
+_ADD_SEALS = 1033  # F_ADD_SEALS
+_PROBE = Job(argv=("/bin/true",), limits=Limits(wall_s=20.0))
+
+
+class Bubblewrap:
+    """Adapter of ``ports.sandbox.Sandbox``."""
+
+    def probe(self) -> str:
+        """ "" when untrusted code can be run here; looked at once per process."""
+        return _probe()
+
+    def run(self, job: Job) -> SandboxResult:
+        missing = self.probe()
+        if missing:
+            raise ToolMissing(f"code of strangers cannot be run here: {missing}", "`workbench doctor` checks it again")
+        return _run(job)
+
+    def map(self, jobs: Sequence[Job], workers: int = 1) -> Sequence[SandboxResult]:
+        if workers <= 1 or len(jobs) <= 1:
+            return [self.run(job) for job in jobs]
+        with ThreadPoolExecutor(max_workers=min(workers, len(jobs))) as pool:
+            return list(pool.map(self.run, jobs))
+
+
+@cache
+def _probe() -> str:
+    for found in (requirements.programs(), requirements.filter_bytes()):
+        if isinstance(found, str):
+            return found
+    try:
+        result = _run(_PROBE)
+    except (WorldError, OSError) as error:
+        return requirements.explain(str(error))
+    return "" if result.exit_code == 0 else requirements.explain(result.stderr.decode(errors="replace"))
+
+
+@cache
+def _parts() -> tuple[Programs, bytes]:
+    programs, filter_bytes = requirements.programs(), requirements.filter_bytes()
+    if isinstance(programs, str) or isinstance(filter_bytes, str):
+        raise ToolMissing(str(programs if isinstance(programs, str) else filter_bytes))
+    return programs, filter_bytes
+
+
+def _run(job: Job) -> SandboxResult:
+    _check(job)
+    rust = _toolchain(job.toolchain)
+    with slot() as number:
+        uid = FIRST_UID + number if os.geteuid() == 0 else None
+        with staging.inputs(job, uid) as binds:
+            ending = _start(job, binds=binds, uid=uid, rust=rust)
+    if not ending.started:
+        return _not_started(job, ending)
+    return SandboxResult(
+        outcome=ending.outcome,
+        exit_code=ending.exit_code,
+        stdout=ending.stdout,
+        stderr=ending.stderr,
+        truncated=ending.truncated,
+        wall_s=ending.wall_s,
+        collected=_unpack(job.collect, ending.collected),
+    )
+
+
+def _start(job: Job, *, binds: Sequence[tuple[Path, str]], uid: int | None, rust: Path | None) -> Ending:
+    programs, filter_bytes = _parts()
+    opened = [_sealed("filter", filter_bytes)]
+    try:
+        opened.append(_sealed("stdin", job.stdin) if job.stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        status = os.pipe()
+        collect = os.pipe() if job.collect else None
+        channels = Channels(filter=opened[0], status=status[1], collect=collect[1] if collect else -1)
+        argv = command(
+            job.argv, programs=programs, channels=channels, limits=job.limits, binds=binds, slot_uid=uid,
+            toolchain=rust, collect=job.collect,
+        )  # fmt: skip
+        return supervise(
+            argv, limits=job.limits, stdin=opened[1], status=status, collect=collect, collect_bytes=COLLECTED_BYTES,
+            pass_fds=[fd for fd in (channels.filter, channels.status, channels.collect) if fd >= 0],
+        )  # fmt: skip
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def _check(job: Job) -> None:
+    if not job.argv or any("\0" in part for part in job.argv):
+        raise UserError("a sandbox job needs a command", "give argv as a list of words without NUL")
+    if len(job.collect) > MAX_COLLECTED:
+        raise UserError(f"a sandbox job may collect {MAX_COLLECTED} files, not {len(job.collect)}", "write an archive")
+    for path in job.collect:
+        staging.check_inside(path)
+        if path.startswith("-") or any(not (c.isalnum() or c in "._-/") for c in path):
+            raise UserError(f"cannot collect {path!r}", "use letters, digits, '.', '_', '-' and '/' in its name")
+
+
+def _toolchain(name: str) -> Path | None:
+    if name not in ("", "rust"):
+        raise UserError(f"no toolchain is called {name!r}", "known is: rust")
+    return toolchain.rust() if name else None
+
+
+def _sealed(name: str, data: bytes) -> int:
+    """An anonymous file that nobody can change any more, open at its beginning."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with open(os.dup(fd), "wb") as file:
+        file.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
+    return fd
+
+
+def _not_started(job: Job, ending: Ending) -> SandboxResult:
+    message = ending.stderr.decode(errors="replace").strip()
+    if "execvp" not in message:
+        raise WorldError(f"the sandbox did not start: {message[:400]}", "`workbench doctor` says what is missing")
+    raise UserError(f"{job.argv[0]} cannot be run in the sandbox: {message[:200]}", "only /usr and /in are there")
+
+
+def _unpack(wanted: Sequence[str], data: bytes) -> dict[str, bytes]:
+    """The collected files out of "<size>\\n<bytes>" each. A stream that is no such thing ends the list: the job wrote
+    it, so it is data of a stranger."""
+    found: dict[str, bytes] = {}
+    at = 0
+    for path in wanted:
+        line_end = data.find(b"\n", at, at + 24)
+        if line_end < 0 or not data[at:line_end].lstrip(b"-").isdigit():
+            break
+        size = int(data[at:line_end])
+        at = line_end + 1
+        if size < 0:
+            continue
+        if at + size > len(data):
+            break
+        found[path] = data[at : at + size]
+        at += size
+    return found
+
+
+def describe() -> str:
+    """The version of bubblewrap, for ``doctor``."""
+    programs, _ = _parts()
+    return subprocess.run([programs.bwrap, "--version"], capture_output=True, text=True, timeout=20).stdout.strip()

@@ -1,0 +1,118 @@
+"""The command line that confines a job: a pure function of the job and where its parts lie. Not here: running it.
+
+Order matters to bubblewrap: mounts are made left to right, and the last three close what the earlier ones left open
+(/proc/sys and /dev are writable otherwise).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workbench.ports.sandbox import Limits
+
+INSIDE_ID = 65534  # nobody, as the job sees itself
+RUST = "/opt/rust"
+OUTPUT = "/out"
+
+# Ends whatever the job left running, then sends the files that were asked for: "<size>\n<bytes>" each, -1 for none.
+# The job's own descriptors do not include the channel. What it sends is untrusted data all the same.
+_COLLECT = (
+    'n=$1; fd=$2; shift 2; i=0; list=; while [ $i -lt $n ]; do list="$list $1"; shift; i=$((i+1)); done; '
+    'eval "\\"\\$@\\" $fd>&-"; code=$?; kill -9 -1 2>/dev/null; cd /out && for f in $list; do '
+    'if [ -f "$f" ] && [ ! -L "$f" ]; then stat -c %s -- "$f"; cat -- "$f"; else echo -1; fi; done >&"$fd"; exit $code'
+)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Where the programs are that build the jail."""
+
+    bwrap: str
+    setpriv: str
+    prlimit: str
+
+
+@dataclass(frozen=True)
+class Channels:
+    """File descriptors that the jail's builder gets; the job sees none of them."""
+
+    filter: int
+    status: int
+    collect: int = -1
+
+
+def command(
+    argv: Sequence[str],
+    *,
+    programs: Programs,
+    channels: Channels,
+    limits: Limits,
+    binds: Sequence[tuple[Path, str]],
+    slot_uid: int | None,
+    toolchain: Path | None = None,
+    collect: Sequence[str] = (),
+) -> list[str]:
+    """The whole command. ``binds`` are (host path, path inside), read-only. ``slot_uid`` None: run as oneself."""
+    parts: list[str] = []
+    if slot_uid is not None:
+        parts += [programs.setpriv, f"--reuid={slot_uid}", f"--regid={slot_uid}", "--clear-groups"]
+        parts += ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+    parts += [programs.prlimit, *_rlimits(limits, processes=slot_uid is not None), "--"]
+    parts += [programs.bwrap, *_namespaces(), *_environment(toolchain is not None), *_system()]
+    parts += ["--size", str(limits.tmp_bytes), "--tmpfs", "/tmp"]
+    parts += ["--size", str(limits.tmp_bytes), "--tmpfs", OUTPUT]
+    if toolchain is not None:
+        parts += ["--ro-bind", str(toolchain), RUST]
+    for host, inside in binds:
+        parts += ["--ro-bind", str(host), inside]
+    parts += ["--tmpfs", "/proc/sys", "--remount-ro", "/proc/sys", "--remount-ro", "/dev", "--remount-ro", "/"]
+    parts += ["--chdir", "/tmp", "--json-status-fd", str(channels.status), "--seccomp", str(channels.filter)]
+    if slot_uid is None:
+        # Counted per user namespace since Linux 5.14, so it is set inside: outside it would count one's own processes.
+        parts += [programs.prlimit, f"--nproc={limits.processes}:{limits.processes}", "--"]
+    if collect:
+        parts += ["/bin/sh", "-c", _COLLECT, "collect", str(len(collect)), str(channels.collect), *collect]
+    return [*parts, *argv]
+
+
+def _rlimits(limits: Limits, *, processes: bool) -> list[str]:
+    options = {
+        "as": limits.memory_bytes,
+        "cpu": limits.cpu_s,
+        "fsize": limits.file_bytes,
+        "nofile": 256,
+        "core": 0,
+        "memlock": 65536,
+        "stack": 16 << 20,
+        "msgqueue": 0,
+    }
+    if processes:
+        options["nproc"] = limits.processes
+    return [f"--{name}={value}:{value}" for name, value in options.items()]
+
+
+def _namespaces() -> list[str]:
+    return [
+        *("--unshare-all", "--unshare-user", "--disable-userns"),
+        *("--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID), "--hostname", "sandbox"),
+        *("--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+    ]
+
+
+def _environment(rust: bool) -> list[str]:
+    path = f"{RUST}/bin:/usr/bin:/bin" if rust else "/usr/bin:/bin"
+    fixed = {"PATH": path, "HOME": "/tmp", "LANG": "C.UTF-8", "TMPDIR": "/tmp", "TZ": "UTC"}
+    return ["--clearenv", *(part for name, value in fixed.items() for part in ("--setenv", name, value))]
+
+
+def _system() -> list[str]:
+    links = [("usr/bin", "/bin"), ("usr/lib", "/lib"), ("usr/lib64", "/lib64"), ("usr/sbin", "/sbin")]
+    return [
+        *("--ro-bind", "/usr", "/usr"),
+        *(part for target, name in links for part in ("--symlink", target, name)),
+        *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
+        *("--ro-bind-try", "/etc/alternatives", "/etc/alternatives"),
+        *("--proc", "/proc", "--dev", "/dev", "--size", "1048576", "--tmpfs", "/dev/shm"),
+    ]

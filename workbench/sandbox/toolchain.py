@@ -1,0 +1,93 @@
+"""The Rust toolchain as a folder that a slot's user can read.
+
+A toolchain in a private home (rustup's place) cannot be reached by another user. Started as root, its compiler and
+libraries are hard-linked once into a shared folder (nothing is copied on one file system); otherwise it is used where
+it lies. Documentation and sources stay out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from workbench.domain.errors import ToolMissing, WorldError
+
+SHARED = Path("/var/cache/workbench/toolchains")
+_PROGRAMS = ("rustc", "rustdoc", "rustfmt", "clippy-driver")
+
+
+@cache
+def rust(shared: Path = SHARED) -> Path:
+    """The sysroot to bind; ToolMissing without rustc. Found once per process."""
+    sysroot = _sysroot()
+    if os.geteuid() != 0 or _reachable(sysroot):
+        return sysroot
+    key = hashlib.sha256(f"{sysroot}\n{_identity(sysroot)}".encode()).hexdigest()[:24]
+    target = shared / f"rust-{key}"
+    if not target.is_dir():
+        _link(sysroot, target)
+    return target
+
+
+def rustc_version() -> str:
+    """``rustc 1.95.0 (…)``: what action keys name."""
+    done = subprocess.run([_rustc(), "--version"], capture_output=True, text=True, cwd="/", timeout=60)
+    if done.returncode != 0:
+        raise WorldError(f"rustc --version failed: {done.stderr.strip()[:200]}", "check the Rust installation")
+    return done.stdout.strip()
+
+
+def _rustc() -> str:
+    home = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "bin"
+    found = shutil.which("rustc") or shutil.which("rustc", path=str(home))
+    if found is None:
+        raise ToolMissing("rustc is not installed", "install Rust: apt-get install rustc, or rustup from rust-lang.org")
+    return found
+
+
+def _sysroot() -> Path:
+    done = subprocess.run([_rustc(), "--print", "sysroot"], capture_output=True, text=True, cwd="/", timeout=60)
+    if done.returncode != 0:
+        raise WorldError(f"rustc has no sysroot: {done.stderr.strip()[:200]}", "set a toolchain: rustup default stable")
+    return Path(done.stdout.strip())
+
+
+def _reachable(sysroot: Path) -> bool:
+    return all(path.stat().st_mode & stat.S_IXOTH for path in (sysroot, *sysroot.parents))
+
+
+def _identity(sysroot: Path) -> str:
+    found = (sysroot / "bin" / "rustc").stat()
+    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+
+
+def _wanted(sysroot: Path) -> list[Path]:
+    programs = [sysroot / "bin" / name for name in _PROGRAMS]
+    libraries = (path for path in (sysroot / "lib").rglob("*") if "src" not in path.relative_to(sysroot).parts)
+    return [path for path in (*programs, *libraries) if path.is_file()]
+
+
+def _link(sysroot: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    building = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
+    try:
+        for source in _wanted(sysroot):
+            place = building / source.relative_to(sysroot)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source.resolve(), place)
+            except OSError:  # another file system, or one without links
+                shutil.copy2(source, place)
+        for folder, _, _ in os.walk(building):
+            os.chmod(folder, 0o755)
+        with contextlib.suppress(OSError):  # somebody else was first
+            building.rename(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
