@@ -1,1 +1,1 @@
-"""The Llama-shaped decoder in torch, its configuration and its weights."""
+"""A Llama-shaped decoder in torch: shape, forward pass, weights on disk, generation. Not here: training."""
