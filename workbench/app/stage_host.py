@@ -289,17 +289,19 @@ class _Answers:
 
     def __init__(self) -> None:
         self._ready = threading.Semaphore(0)
+        self._pipe = os.fdopen(os.dup(0), "rb", buffering=0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)  # programs that the stage starts must not read the runner's answers
+        os.close(nothing)
         threading.Thread(target=self._listen, name="runner", daemon=True).start()
 
     def wait(self, folder: Path) -> None:
         self._ready.acquire()
 
     def _listen(self) -> None:
-        stdin = os.dup(0)
-        with os.fdopen(stdin, "rb", buffering=0) as pipe:
-            for line in iter(pipe.readline, b""):
-                if line.strip() == b"ok":
-                    self._ready.release()
+        for line in iter(self._pipe.readline, b""):
+            if line.strip() == b"ok":
+                self._ready.release()
         # Nobody will take what this step makes: leave nothing of it running.
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)

@@ -45,6 +45,9 @@ class StageSpec:
     command: tuple[str, ...] = ()  # a workspace's own command; empty: python -m workbench.stages.<name>
     code_paths: tuple[str, ...] = ()  # workspace paths that are the code of such a command
     output_format: int = 1  # version of the payload's format; raising it is a major bump
+    major_files: tuple[str, ...] = ()  # payload files that define ids: other bytes mean a major bump (tokenizer.model)
+    carries: tuple[Kind, ...] = ()  # inputs whose ids stand in the output: a major step of theirs is one here
+    adapters: tuple[str, ...] = ()  # rooms of adapters whose code shapes the output, e.g. "inference": part of the key
 
 
 @dataclass(frozen=True)
