@@ -35,13 +35,11 @@ def resolve_params(
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"])) or "parameters"
         shown = f"is {first['input']!r}: " if first["loc"] else ""
-        near = _nearest(model, first)
-        raise UserError(
-            f"parameter {name} of the {stage} stage {shown}{first['msg']}", near or "correct it in the pipeline's file"
-        ) from None
+        hint = _nearest(first) or "correct it in the pipeline's file"
+        raise UserError(f"parameter {name} of the {stage} stage {shown}{first['msg']}", hint) from None
 
 
-def _nearest(model: type[BaseModel], error: Any) -> str:
+def _nearest(error: Any) -> str:
     """For a wrong word where only some are allowed (or a wrong name inside a table): the closest one."""
     expected = str(error.get("ctx", {}).get("expected", ""))
     words = [word.strip(" '") for word in expected.replace(" or ", ",").split(",")]
