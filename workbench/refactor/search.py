@@ -1,7 +1,7 @@
 """Structural search with ast-grep: bounded, and with an outcome that is always typed.
 
-Traps of ast-grep-py 0.51 that are handled here: an unknown language panics with a BaseException; a pattern that does not
-parse returns no match instead of an error; positions count characters.
+Traps of ast-grep-py 0.51 that are handled here: an unknown language panics with a BaseException; a pattern that does
+not parse returns no match instead of an error; positions count characters.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def _check_pattern(pattern: str, language: str) -> str:
         return f"the pattern is longer than {MAX_PATTERN} characters"
     try:
         _root("", language).find(pattern=pattern)
-        if all(_broken(context % _without_variables(pattern), language) for context in _CONTEXTS[language]):
+        plain = _without_variables(pattern)
+        contexts = _CONTEXTS[language] if _balanced(plain) else ("%s",)
+        if all(_broken(context % plain, language) for context in contexts):
             return f"the pattern is not {language} that parses: {pattern[:80]!r}"
     except Exception as error:  # noqa: BLE001 - as above
         return str(error)
@@ -72,12 +74,23 @@ def _check_pattern(pattern: str, language: str) -> str:
 
 # Where a fragment may stand: a call of Rust or Java is an error at the top of a file, but not in a function.
 _CONTEXTS = {
-    "rust": ("%s", "fn f() { %s }", "fn f() { %s; }", "impl A { %s }", "match a { %s }", "fn f(%s) {}"),
+    "rust": ("%s", "fn f() { %s }", "fn f() { %s; }", "impl A { %s }", "match a { %s }"),
     "python": ("%s", "%s:\n    pass"),
     "javascript": ("%s", "class A { %s }"),
     "typescript": ("%s", "class A { %s }"),
     "java": ("%s", "class A { %s }", "class A { void f() { %s } }", "class A { void f() { %s; } }"),
 }
+
+
+def _balanced(text: str) -> bool:
+    """Brackets close in order: a fragment such as ``}{`` must not borrow those of its context."""
+    closing, open_ones = {")": "(", "]": "[", "}": "{"}, []
+    for character in text:
+        if character in "([{":
+            open_ones.append(character)
+        elif character in closing and (not open_ones or open_ones.pop() != closing[character]):
+            return False
+    return not open_ones
 
 
 def _broken(text: str, language: str) -> bool:

@@ -18,7 +18,7 @@ class ToolInfo:
 
 
 def tool(*, name: str = "", title: str = "", read_only: bool = True) -> Callable[[F], F]:
-    """Offer the function under its own name (or ``name``). Its signature is the schema, its docstring the description."""
+    """Offer the function under its own name (or ``name``). Signature is schema, docstring is description."""
 
     def mark(function: F) -> F:
         setattr(function, MARK, ToolInfo(name or function.__name__, title, read_only))
