@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from workbench.domain.errors import Corrupt
+
+FORMAT = 1
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -48,3 +52,30 @@ class Generation:
     sampling: Sampling
     model_sha256: str
     engine: Mapping[str, Any] = field(default_factory=dict)  # library version, n_ctx, n_batch, n_threads
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain values; ``from_json`` gives an equal one."""
+        return {
+            "format": FORMAT,
+            "text": self.text,
+            "tokens": list(self.tokens),
+            "finish": self.finish,
+            "prompt_tokens": list(self.prompt_tokens),
+            "sampling": self.sampling.to_json(),
+            "model_sha256": self.model_sha256,
+            "engine": dict(self.engine),
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Generation:
+        if raw.get("format") != FORMAT:
+            raise Corrupt(f"the record of a generation has format {raw.get('format')!r}; {FORMAT} is known")
+        return cls(
+            text=raw["text"],
+            tokens=tuple(raw["tokens"]),
+            finish=raw["finish"],
+            prompt_tokens=tuple(raw["prompt_tokens"]),
+            sampling=Sampling.from_json(raw["sampling"]),
+            model_sha256=raw["model_sha256"],
+            engine=dict(raw["engine"]),
+        )

@@ -25,6 +25,20 @@ class LoadedModel(Protocol):
         tokens on the same class of machine."""
         ...
 
+    def replay(self, record: Generation) -> Generation:
+        """Generate once more from a record's own prompt tokens and sampling. Equal to the record on the same class of
+        machine; UserError when the record is another model's or needs other settings."""
+        ...
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """What the tokens spell; control tokens are empty."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        ...
+
     def close(self) -> None: ...
 
 
