@@ -11,7 +11,8 @@ input folders, parameters, a seed and an empty output folder, and leaves files. 
      "params": {…}, "seed": 0, "workers": 2}
 
 It writes events as JSON lines to standard output (``{"event": "progress", …}``, see ``events``), free text to
-standard error, and as its last act ``result.json`` beside ``output``: ``{"format": 1, "counts": {…}, "metrics": {…}, "breaks": ""}``.
+standard error, and as its last act ``result.json`` beside ``output``:
+``{"format": 1, "counts": {…}, "metrics": {…}, "breaks": ""}``.
 Counts and metrics go into the manifest, so they must not depend on time or place.
 """
 

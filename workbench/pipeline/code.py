@@ -1,0 +1,135 @@
+"""The digest of a stage's code: what could change its output, and nothing that could not.
+
+For a stage of ours: every ``workbench`` module that its package can reach by import, parsed, without docstrings,
+comments, formatting and positions. Left out are the frame around it (ports, errors, events, the step's own format),
+which decides nothing about the bytes, and adapters, which come through ports; a stage names those that shape its output
+in ``StageSpec.adapters``. For a workspace's command: the files of the commit under its code paths, Python ones
+normalised alike.
+
+Not here: libraries and tools (``environment``).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import workbench
+from workbench.domain.canonical import digest_of
+from workbench.domain.errors import UserError
+from workbench.domain.ids import Digest, ObjectId
+from workbench.domain.stage import StageSpec
+from workbench.ports.store import Objects
+
+_ADAPTERS = frozenset({"app", "store", "sandbox", "inference", "telemetry", "fetch", "mapping", "clock"})
+_FRAME = frozenset({"workbench", "workbench.domain.errors", "workbench.domain.events", "workbench.domain.stage"})
+
+
+def code_digest(spec: StageSpec, objects: Objects, commit: ObjectId) -> Digest:
+    """The digest of the code of a stage; for a command, as the commit has it."""
+    if spec.command:
+        return _command_digest(spec, objects, commit)
+    return _package_digest(f"workbench.stages.{spec.name}", spec.adapters, Path(workbench.__file__).parent)
+
+
+def normalised(source: bytes, path: str) -> str:
+    """The digest of a Python file's syntax tree without docstrings; of its bytes where it does not parse."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return hashlib.sha256(source).hexdigest()
+    return _tree_digest(tree)
+
+
+def _tree_digest(tree: ast.Module) -> str:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(node):
+            node.body = node.body[1:]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _documented(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    first = node.body[0] if node.body else None
+    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+
+
+def _command_digest(spec: StageSpec, objects: Objects, commit: ObjectId) -> Digest:
+    files: dict[str, str] = {}
+    for path in spec.code_paths:
+        entry = objects.entry(commit, path)
+        if entry is None:
+            raise UserError(
+                f"stage {spec.name}: code path {path!r} is not in {commit[:10]}",
+                "commit it, or mend `code` in the pipeline",
+            )
+        found = objects.walk(commit, path) if entry.mode == 0o40000 else [entry]
+        for blob in found:
+            name = blob.path if entry.mode != 0o40000 else f"{path}/{blob.path}"
+            files[name] = normalised(objects.read_blob(blob.id), name) if name.endswith(".py") else blob.id
+    return digest_of({"command": list(spec.command), "files": files})
+
+
+@cache
+def _package_digest(package: str, adapters: tuple[str, ...], root: Path) -> Digest:
+    waiting = [*_modules_below(package, root)]
+    for room in adapters:
+        waiting.extend(_modules_below(f"workbench.{room}", root))
+    seen: dict[str, str] = {}
+    while waiting:
+        module = waiting.pop()
+        if module in seen or module in _FRAME or module.endswith(".__main__"):
+            continue
+        digest, imports = _parsed(module, root)
+        seen[module] = digest
+        waiting.extend(name for name in imports if _followed(name, adapters))
+    return digest_of(seen)
+
+
+def _followed(module: str, adapters: tuple[str, ...]) -> bool:
+    room = module.split(".")[1] if "." in module else ""
+    return room != "ports" and (room not in _ADAPTERS or room in adapters)
+
+
+def _modules_below(package: str, root: Path) -> Iterator[str]:
+    folder = root.joinpath(*package.split(".")[1:])
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        yield ".".join([package, *(part for part in parts if part != "__init__")])
+
+
+def _file(module: str, root: Path) -> Path | None:
+    base = root.joinpath(*module.split(".")[1:])
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+@cache
+def _parsed(module: str, root: Path) -> tuple[str, tuple[str, ...]]:
+    """The normalised digest of a module, and the workbench modules that it imports anywhere."""
+    path = _file(module, root)
+    assert path is not None, module
+    tree = ast.parse(path.read_bytes())
+    imports = {name for name in _imported(tree) for name in _with_packages(name)}
+    existing = tuple(sorted(name for name in imports if _file(name, root)))
+    return _tree_digest(tree), existing
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Names as imported; ``from a.b import c`` may mean the module ``a.b.c``, so both are named."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _with_packages(module: str) -> Iterator[str]:
+    parts = module.split(".")
+    if parts[0] == "workbench":
+        yield from (".".join(parts[:length]) for length in range(2, len(parts) + 1))

@@ -1,0 +1,75 @@
+"""What a stage's output depends on besides its code: versions of libraries and tools; for training the machine's class.
+
+Not here: the variables that a stage process is started with (``process``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from workbench.domain.errors import ToolMissing
+from workbench.domain.stage import StageSpec
+
+
+def environment_of(spec: StageSpec, threads: int) -> dict[str, str]:
+    """Name -> version, for the manifest and the action key. ToolMissing when a declared library is not installed."""
+    found = {"format": str(spec.output_format)}
+    if not spec.command:
+        found["python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for library in spec.libraries:
+        found[library] = _library(library, spec.name)
+    for tool in spec.tools:
+        found[tool] = _tool(tool)
+    if spec.hardware:
+        found["isa"] = instruction_set()
+        found["threads"] = str(threads)
+    return found
+
+
+@cache
+def instruction_set() -> str:
+    """The class that the numeric libraries are held to: the bits of a sum differ between classes, not within one.
+
+    AVX2 at most, although AVX-512 may be there, so that one class covers most machines.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return os.uname().machine
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    return "avx2" if {"avx2", "fma"} <= set(flags) else os.uname().machine
+
+
+@cache
+def _library(name: str, stage: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        raise ToolMissing(f"stage {stage} needs {name}", f"install it: pip install {name}") from None
+
+
+def _tool(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        return "absent"
+    stat = os.stat(path)
+    return _version_line(path, stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def _version_line(path: str, mtime_ns: int, size: int) -> str:
+    """The first line of ``--version``; a tool that answers nothing useful counts by its size."""
+    try:
+        done = subprocess.run(
+            [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False, cwd="/"
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return f"unknown ({size} bytes)"
+    lines = (done.stdout or done.stderr).decode(errors="replace").splitlines()
+    return lines[0].strip()[:200] if lines and done.returncode == 0 else f"unknown ({size} bytes)"
