@@ -1,0 +1,73 @@
+"""Where the hub's processes keep what is not in Git: ``<hub>/workbench/``. All of it may be deleted while nothing runs.
+
+The names are repeated in ``hooks/`` and ``cli/hook_client.py``, which import nothing; a test holds them equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = "workbench"
+SOCKET = "policy.sock"
+WAKE = "wake"
+MESSAGES = "messages"
+
+
+@dataclass(frozen=True)
+class HubLayout:
+    git_dir: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.git_dir / FOLDER
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / SOCKET
+
+    @property
+    def wake(self) -> Path:
+        """A FIFO that ``post-receive`` writes a byte to; the policy process reads it."""
+        return self.folder / WAKE
+
+    @property
+    def worker_wake(self) -> Path:
+        """A FIFO that the policy process writes to; the worker reads it."""
+        return self.folder / "worker.wake"
+
+    @property
+    def messages(self) -> Path:
+        """What ``post-receive`` prints, by process id of receive-pack."""
+        return self.folder / MESSAGES
+
+    @property
+    def intents(self) -> Path:
+        """What accepted pushes asked for, by run id, until the worker has recorded it."""
+        return self.folder / "pushes"
+
+    @property
+    def runs(self) -> Path:
+        """Logs and pids of runs while they are running."""
+        return self.folder / "runs"
+
+    @property
+    def policy_lock(self) -> Path:
+        return self.folder / "policy.lock"
+
+    @property
+    def worker_lock(self) -> Path:
+        return self.folder / "worker.lock"
+
+    @property
+    def handled(self) -> Path:
+        """The fold of the ledger's HANDLED entries, an index that is rebuilt when it is missing."""
+        return self.folder / "handled.json"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "processes.log"
+
+    def create(self) -> None:
+        for folder in (self.folder, self.messages, self.intents, self.runs):
+            folder.mkdir(mode=0o700, exist_ok=True)

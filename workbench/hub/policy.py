@@ -1,0 +1,162 @@
+"""What a push may do: every rule of ``domain.push`` and ``domain.tree_rules``, over the objects in quarantine.
+
+Reads only; raises Refused with one line that says why and what to do. Not here: what the push starts (``planning``).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+
+from workbench.domain import push as rules
+from workbench.domain.errors import Refused, UserError
+from workbench.domain.ids import ZERO_ID, ObjectId
+from workbench.domain.ledger import RefMove
+from workbench.domain.push import PATH_RULES, PathRule, Push
+from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag, Branch, Ref
+from workbench.domain.tree_rules import BadTree, Measure, TreeLimits, TreeWalk, shown
+from workbench.domain.version import Version
+from workbench.hub.changes import changed_paths, find
+from workbench.hub.commits import RawCommit, is_ancestor, new_commits, read_commit, read_tag
+from workbench.hub.objects import PushedObjects
+from workbench.hub.pushed_artifact import check_artifact
+
+SOURCE = TreeLimits()
+PAYLOAD = TreeLimits(blob_bytes=None)
+PATHS_FILE = "ci/paths.toml"
+MAX_CLEAN = 200_000
+
+
+@dataclass
+class CleanTrees:
+    """Ids of trees that were walked and found clean, with their measures; forgotten when there are very many."""
+
+    source: MutableMapping[ObjectId, Measure] = field(default_factory=dict)
+    payload: MutableMapping[ObjectId, Measure] = field(default_factory=dict)
+
+    def trim(self) -> None:
+        for memo in (self.source, self.payload):
+            if len(memo) > MAX_CLEAN:
+                memo.clear()
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An accepted push: the typed refs that move, and what changes on main."""
+
+    push: Push
+    refs: tuple[tuple[Ref, RefMove], ...]
+    main: ObjectId | None  # where main will stand
+    main_before: ObjectId | None
+    changed: frozenset[str]  # paths that differ on main
+
+
+def judge(push: Push, objects: PushedObjects, current: Mapping[str, ObjectId], clean: CleanTrees) -> Judged:
+    """Check a whole push against the refs as they stand. Refused names the first rule that it breaks."""
+    typed = tuple((rules.judge_name(move), move) for move in push.moves)
+    if not typed:
+        raise Refused("an empty push", "name what to push, for example: git push hub main")
+    before = current.get(str(MAIN))
+    moved = push.move(MAIN)
+    main = moved.new if moved is not None else before
+    for ref, move in typed:
+        if move.new == ZERO_ID:
+            continue
+        if isinstance(ref, AgentVersion | ArtifactTag):
+            _judge_tag(ref, move, objects, current, clean, main)
+        else:
+            _judge_branch(ref, move, objects, clean)
+    _judge_versions(typed, current)
+    changed = _changed(objects, before, main) if moved is not None else frozenset[str]()
+    rules.judge_paths(push.pusher, changed, _path_rules(objects, before))
+    clean.trim()
+    return Judged(push, typed, main, before, changed)
+
+
+def _judge_branch(ref: Ref, move: RefMove, objects: PushedObjects, clean: CleanTrees) -> None:
+    label = ref.name if isinstance(ref, Branch) else str(ref)
+    walk = _walk(objects, clean.source, SOURCE)
+    for commit in new_commits(objects, move.new):
+        _check_tree(walk, commit, f"{label} {commit.id[:10]}")
+    if rules.needs_fast_forward(ref) and move.old != ZERO_ID and not is_ancestor(objects, move.old, move.new):
+        raise Refused(
+            f"{label} would lose commits: {move.new[:10]} does not follow {move.old[:10]}",
+            "fetch, rebase or merge, and push again",
+        )
+
+
+def _judge_tag(
+    ref: AgentVersion | ArtifactTag,
+    move: RefMove,
+    objects: PushedObjects,
+    current: Mapping[str, ObjectId],
+    clean: CleanTrees,
+    main: ObjectId | None,
+) -> None:
+    found = objects.header(move.new)
+    if found is None or found[0] != "tag":
+        raise Refused(f"tag {ref.short} is not annotated", f"make it with `git tag -a {ref.short}`")
+    tag = read_tag(objects, move.new)
+    if tag.name != ref.short:
+        raise Refused(f"tag {ref.short} calls itself {shown(tag.name)}", "push it under the name that it was made with")
+    if tag.kind != "commit":
+        raise Refused(f"tag {ref.short} names a {shown(tag.kind)}, not a commit", "tag the commit itself")
+    commit = read_commit(objects, tag.target)
+    if isinstance(ref, ArtifactTag):
+        _check_tree(_walk(objects, clean.payload, PAYLOAD), commit, ref.short)
+        check_artifact(objects, ref, commit)
+        return
+    if main is None or not is_ancestor(objects, commit.id, main):
+        raise Refused(f"version {ref.short} is not on main", "push main first, or tag a commit of main")
+    _check_tree(_walk(objects, clean.source, SOURCE), commit, ref.short)
+
+
+def _judge_versions(typed: Sequence[tuple[Ref, RefMove]], current: Mapping[str, ObjectId]) -> None:
+    """New versions rise, in each family by itself, also among those of one push."""
+    latest: dict[str, list[Version]] = {}
+    tags = [(ref, move) for ref, move in typed if isinstance(ref, AgentVersion | ArtifactTag) and move.old == ZERO_ID]
+    for ref, _ in sorted(tags, key=lambda pair: (rules.family(pair[0]), pair[0].version)):
+        prefix = rules.family(ref)
+        if prefix not in latest:
+            latest[prefix] = _versions(current, prefix)
+        rules.judge_version(ref, latest[prefix])
+        latest[prefix].append(ref.version)
+
+
+def _versions(current: Mapping[str, ObjectId], prefix: str) -> list[Version]:
+    found = []
+    for name in current:
+        if name.startswith(prefix) and "/" not in name[len(prefix) :]:
+            try:
+                found.append(Version.parse(name[len(prefix) :]))
+            except UserError:  # a tag from before the hub had a policy
+                continue
+    return found
+
+
+def _walk(objects: PushedObjects, clean: MutableMapping[ObjectId, Measure], limits: TreeLimits) -> TreeWalk:
+    return TreeWalk(header=objects.header, read=objects.read, clean=clean, limits=limits)
+
+
+def _check_tree(walk: TreeWalk, commit: RawCommit, label: str) -> None:
+    try:
+        walk.check(commit.tree)
+    except BadTree as error:
+        raise Refused(f"{label}: {error.problem.what}", f"{error.problem.fix} ({error.problem.rule})") from error
+
+
+def _changed(objects: PushedObjects, before: ObjectId | None, main: ObjectId | None) -> frozenset[str]:
+    trees = [read_commit(objects, id).tree if id is not None else None for id in (before, main)]
+    return changed_paths(objects, trees[0], trees[1])
+
+
+def _path_rules(objects: PushedObjects, main: ObjectId | None) -> tuple[PathRule, ...]:
+    """The table on main as it stood before the push, so that nobody gives a right to themselves."""
+    entry = find(objects, read_commit(objects, main).tree, PATHS_FILE) if main is not None else None
+    if entry is None:
+        return PATH_RULES
+    try:
+        return rules.parse_path_rules(tomllib.loads(objects.read(entry.id).decode()))
+    except (UserError, tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        raise Refused(f"{PATHS_FILE} on main cannot be read", "repair it in the hub with `workbench`") from error

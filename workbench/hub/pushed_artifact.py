@@ -1,0 +1,106 @@
+"""Whether a pushed artifact tag holds what its manifest says: shape, file list, sizes and checksums."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from workbench.domain.errors import Corrupt, Refused, UserError
+from workbench.domain.ids import ObjectId
+from workbench.domain.manifest import MANIFEST, PAYLOAD, FileEntry, Manifest
+from workbench.domain.refs import ArtifactTag
+from workbench.domain.tree_rules import FOLDER_MODE, RawEntry, shown
+from workbench.hub.commits import RawCommit
+from workbench.hub.objects import PushedObjects, tree_entries
+
+MAX_MANIFEST_BYTES = 32 << 20
+MAX_BLOB_BYTES = 16 << 20  # larger files are trees of chunks
+
+
+def check_artifact(objects: PushedObjects, tag: ArtifactTag, commit: RawCommit) -> Manifest:
+    """Refused, with the file that is wrong, unless everything agrees. The tree has been walked before."""
+    if commit.parents:
+        raise Refused(f"artifact {tag.short} has a parent commit", "an artifact is parentless: publish it again")
+    top = {entry.name: entry for entry in tree_entries(objects, commit.tree)}
+    if set(top) not in ({MANIFEST.encode(), PAYLOAD.encode()}, {MANIFEST.encode()}):
+        raise Refused(f"artifact {tag.short} is not manifest.json and payload/", "publish it again with workbench")
+    manifest = _manifest(objects, tag, top[MANIFEST.encode()])
+    payload = top.get(PAYLOAD.encode())
+    for entry in manifest.files:
+        _check_file(objects, tag, payload, entry)
+    listed = sum(entry.chunks or 1 for entry in manifest.files)
+    held = _count(objects, payload)
+    if held != listed:
+        raise Refused(
+            f"artifact {tag.short} holds {held} payload objects, its manifest lists {listed}",
+            "publish it again: every file is listed",
+        )
+    return manifest
+
+
+def _manifest(objects: PushedObjects, tag: ArtifactTag, entry: RawEntry) -> Manifest:
+    found = objects.header(entry.id)
+    if entry.mode == FOLDER_MODE or found is None or found[1] > MAX_MANIFEST_BYTES:
+        raise Refused(f"artifact {tag.short}: manifest.json is not a file of at most 32 MiB", "publish it again")
+    try:
+        manifest = Manifest.from_bytes(objects.read(entry.id))
+    except (Corrupt, UserError) as error:
+        raise Refused(f"artifact {tag.short}: {error.what}", "publish it again with `workbench`") from error
+    except (AttributeError, RecursionError) as error:
+        raise Refused(f"artifact {tag.short}: manifest cannot be read", "publish it again with `workbench`") from error
+    if (manifest.kind, manifest.name) != (tag.kind, tag.name):
+        raise Refused(
+            f"artifact {tag.short}: its manifest says {manifest.kind}/{shown(manifest.name)}", "tag it by that name"
+        )
+    paths = [file.path for file in manifest.files]
+    if len(set(paths)) != len(paths):
+        raise Refused(f"artifact {tag.short}: its manifest lists a file twice", "publish it again")
+    return manifest
+
+
+def _check_file(objects: PushedObjects, tag: ArtifactTag, payload: RawEntry | None, file: FileEntry) -> None:
+    where = f"artifact {tag.short}: {shown(file.path)}"
+    entry: RawEntry | None = payload
+    for part in file.path.split("/"):
+        if entry is None or entry.mode != FOLDER_MODE:
+            entry = None
+            break
+        entry = next((e for e in tree_entries(objects, entry.id) if e.name == part.encode()), None)
+    if entry is None:
+        raise Refused(f"{where} is in the manifest but not in the payload", "publish it again")
+    blobs = [entry.id]
+    if entry.mode == FOLDER_MODE:
+        chunks = tree_entries(objects, entry.id)
+        if len(chunks) != file.chunks or any(chunk.mode == FOLDER_MODE for chunk in chunks):
+            raise Refused(f"{where} is not the {file.chunks} chunks that its manifest says", "publish it again")
+        blobs = [chunk.id for chunk in chunks]
+    elif file.chunks:
+        raise Refused(f"{where} is one blob, its manifest says {file.chunks} chunks", "publish it again")
+    digest, size = hashlib.sha256(), 0
+    for data in _bounded(objects, blobs, where):
+        digest.update(data)
+        size += len(data)
+    if (size, digest.hexdigest()) != (file.size, file.sha256):
+        raise Refused(f"{where} does not match its checksum", "it was changed after it was published: publish it again")
+
+
+def _bounded(objects: PushedObjects, blobs: list[ObjectId], where: str) -> Iterator[bytes]:
+    for blob in blobs:
+        found = objects.header(blob)
+        if found is None or found[0] != "blob" or found[1] > MAX_BLOB_BYTES:
+            raise Refused(f"{where} has a piece over {MAX_BLOB_BYTES >> 20} MiB", "publish it again: it is chunked")
+        yield objects.read(blob)
+
+
+def _count(objects: PushedObjects, payload: RawEntry | None) -> int:
+    """Blobs below the payload; shared folders count as often as they appear (the walk has bounded that)."""
+    if payload is None:
+        return 0
+    memo: dict[ObjectId, int] = {}
+
+    def count(tree: ObjectId) -> int:  # as deep as the walk allowed
+        if tree not in memo:
+            memo[tree] = sum(count(e.id) if e.mode == FOLDER_MODE else 1 for e in tree_entries(objects, tree))
+        return memo[tree]
+
+    return count(payload.id)
