@@ -1,0 +1,76 @@
+"""The SDK's services for one version: its release through the model loader, its state's sampling, its files."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from workbench.domain.errors import NotFound
+from workbench.domain.generation import Generation, Prompt, Sampling
+from workbench.ports.inference import LoadedModel
+from workbench.ports.store import Repository
+from workbench.refactor import search as structural
+from workbench.runner.version import AgentSnapshot
+from workbench.sdk.answers import Completion, Matches
+
+MAX_FILES = 5000
+
+
+class VersionServices:
+    """Answers ``workbench.sdk`` for one snapshot. The model is opened on first use and shared by all calls, one at a
+    time: llama.cpp keeps one context."""
+
+    def __init__(
+        self, repository: Repository, snapshot: AgentSnapshot, open_model: Callable[[AgentSnapshot], LoadedModel]
+    ) -> None:
+        self._repository = repository
+        self._snapshot = snapshot
+        self._open_model = open_model
+        self._model: LoadedModel | None = None
+        self._lock = threading.Lock()
+
+    def complete(self, prompt: str, *, max_tokens: int | None, seed: int | None) -> Completion:
+        return self._generate(Prompt(prompt), max_tokens, seed)
+
+    def fill_in_middle(self, prefix: str, suffix: str, *, max_tokens: int | None, seed: int | None) -> Completion:
+        return self._generate(Prompt(prefix, suffix), max_tokens, seed)
+
+    def search(self, pattern: str, *, language: str, code: str | None, limit: int) -> Matches:
+        sources = iter([("code", code)]) if code is not None else self._files(language)
+        return structural.search(sources, pattern, language=language, limit=limit)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._model is not None:
+                self._model.close()
+                self._model = None
+
+    def _generate(self, prompt: Prompt, max_tokens: int | None, seed: int | None) -> Completion:
+        if self._snapshot.state.release is None:
+            raise NotFound(f"{self._snapshot.version} pins no release", "pin one: workbench pin release/NAME")
+        sampling: Sampling = self._snapshot.state.sampling.sampling()
+        if max_tokens is not None:
+            sampling = replace(sampling, max_tokens=max(1, min(max_tokens, 4096)))
+        if seed is not None:
+            sampling = replace(sampling, seed=seed)
+        with self._lock:
+            if self._model is None:
+                self._model = self._open_model(self._snapshot)
+            made: Generation = self._model.generate(prompt, sampling)
+        finish = "stop" if made.finish == "stop" else "length" if made.finish == "length" else "end"
+        return Completion(
+            text=made.text,
+            finish=finish,  # type: ignore[arg-type]
+            seed=sampling.seed,
+            prompt_tokens=len(made.prompt_tokens),
+            completion_tokens=len(made.tokens),
+        )
+
+    def _files(self, language: str) -> Iterator[tuple[str, str]]:
+        endings = structural.LANGUAGES.get(language, ())
+        for number, entry in enumerate(self._repository.objects.walk(self._snapshot.commit)):
+            if number >= MAX_FILES:
+                return
+            if entry.path.endswith(endings) and entry.mode in (0o100644, 0o100755):
+                yield entry.path, self._repository.objects.read_blob(entry.id).decode("utf-8", errors="replace")
