@@ -76,7 +76,8 @@ def _run(job: Job) -> SandboxResult:
         with staging.inputs(job, uid) as binds:
             ending = _start(job, binds=binds, uid=uid, rust=rust)
     if not ending.started:
-        return _not_started(job, ending)
+        message = ending.stderr.decode(errors="replace").strip()
+        raise WorldError(f"the sandbox did not start: {message[:400]}", "`workbench doctor` says what is missing")
     return SandboxResult(
         outcome=ending.outcome,
         exit_code=ending.exit_code,
@@ -134,13 +135,6 @@ def _sealed(name: str, data: bytes) -> int:
     os.lseek(fd, 0, os.SEEK_SET)
     fcntl.fcntl(fd, _ADD_SEALS, _SEALS)
     return fd
-
-
-def _not_started(job: Job, ending: Ending) -> SandboxResult:
-    message = ending.stderr.decode(errors="replace").strip()
-    if "execvp" not in message:
-        raise WorldError(f"the sandbox did not start: {message[:400]}", "`workbench doctor` says what is missing")
-    raise UserError(f"{job.argv[0]} cannot be run in the sandbox: {message[:200]}", "only /usr and /in are there")
 
 
 def _unpack(wanted: Sequence[str], data: bytes) -> dict[str, bytes]:

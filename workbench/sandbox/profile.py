@@ -16,12 +16,17 @@ INSIDE_ID = 65534  # nobody, as the job sees itself
 RUST = "/opt/rust"
 OUTPUT = "/out"
 
-# Ends whatever the job left running, then sends the files that were asked for: "<size>\n<bytes>" each, -1 for none.
-# The job's own descriptors do not include the channel. What it sends is untrusted data all the same.
+# A shell is the namespace's first process: it reaps orphans, cannot be signalled from within, and when it ends the
+# kernel ends all the others. (bubblewrap's own reaper is left to the machine's init, as a zombie that still counts as a
+# process of the slot's user.)
+_INIT = '"$@"; exit $?'
+
+# The same, and then it ends whatever the job left running and sends the files that were asked for, "<size>\n<bytes>"
+# each, -1 for none. The job does not inherit the channel; what comes through it is untrusted data all the same.
 _COLLECT = (
-    'n=$1; fd=$2; shift 2; i=0; list=; while [ $i -lt $n ]; do list="$list $1"; shift; i=$((i+1)); done; '
-    'eval "\\"\\$@\\" $fd>&-"; code=$?; kill -9 -1 2>/dev/null; cd /out && for f in $list; do '
-    'if [ -f "$f" ] && [ ! -L "$f" ]; then stat -c %s -- "$f"; cat -- "$f"; else echo -1; fi; done >&"$fd"; exit $code'
+    'fd=$1 n=$2; shift 2; wanted=("${@:1:n}"); shift "$n"; "$@" {fd}>&-; code=$?; kill -9 -1 2>/dev/null; cd /out && '
+    'for f in "${wanted[@]}"; do if [ -f "$f" ] && [ ! -L "$f" ]; then stat -c %s -- "$f"; cat -- "$f"; '
+    'else echo -1; fi; done >&"$fd"; exit $code'
 )
 
 
@@ -73,7 +78,9 @@ def command(
         # Counted per user namespace since Linux 5.14, so it is set inside: outside it would count one's own processes.
         parts += [programs.prlimit, f"--nproc={limits.processes}:{limits.processes}", "--"]
     if collect:
-        parts += ["/bin/sh", "-c", _COLLECT, "collect", str(len(collect)), str(channels.collect), *collect]
+        parts += ["/bin/bash", "-c", _COLLECT, "sandbox", str(channels.collect), str(len(collect)), *collect]
+    else:
+        parts += ["/bin/sh", "-c", _INIT, "sandbox"]
     return [*parts, *argv]
 
 
@@ -97,7 +104,7 @@ def _namespaces() -> list[str]:
     return [
         *("--unshare-all", "--unshare-user", "--disable-userns"),
         *("--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID), "--hostname", "sandbox"),
-        *("--die-with-parent", "--new-session", "--cap-drop", "ALL"),
+        *("--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"),
     ]
 
 

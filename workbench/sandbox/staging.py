@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from workbench.domain.errors import UserError
+from workbench.domain.errors import UserError, WorldError
 from workbench.ports.sandbox import Job
 
 
@@ -29,7 +29,7 @@ def inputs(job: Job, uid: int | None) -> Iterator[list[tuple[Path, str]]]:
     if not job.files and not job.folders:
         yield []
         return
-    base = Path(tempfile.mkdtemp(prefix="workbench-sandbox-"))
+    base = Path(tempfile.mkdtemp(prefix="workbench-sandbox-", dir=_shared_temporary(uid)))
     try:
         root = base / "in"
         root.mkdir()
@@ -45,6 +45,17 @@ def inputs(job: Job, uid: int | None) -> Iterator[list[tuple[Path, str]]]:
         yield binds
     finally:
         shutil.rmtree(base, ignore_errors=True)
+
+
+def _shared_temporary(uid: int | None) -> Path | None:
+    """A temporary folder that the slot's user can walk to: TMPDIR may be somebody's private one."""
+    if uid is None:
+        return None
+    candidates = (Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))
+    for folder in candidates:
+        if folder.is_dir() and all(p.stat().st_mode & stat.S_IXOTH for p in (folder, *folder.resolve().parents)):
+            return folder
+    raise WorldError("no temporary folder can be reached by another user", "set TMPDIR to a folder with mode 1777")
 
 
 def _write(root: Path, files: Mapping[str, bytes]) -> None:

@@ -70,63 +70,87 @@ def supervise(
     """Start ``argv`` and return when its whole tree has gone. ``status`` and ``collect`` are pipes (read, write); both
     ends are closed here."""
     start = time.monotonic()
-    try:
-        process = subprocess.Popen(
-            argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={"PATH": "/usr/bin:/bin"}, cwd="/",
-            close_fds=True, pass_fds=tuple(pass_fds), start_new_session=True,
-        )  # fmt: skip
-    except OSError:
-        for fd in (*status, *(collect or ())):
-            os.close(fd)
-        raise
-    os.close(status[1])
-    if collect:
-        os.close(collect[1])
-    assert process.stdout is not None and process.stderr is not None
-    streams = {
-        "stdout": Capped(process.stdout.fileno(), limits.output_bytes),
-        "stderr": Capped(process.stderr.fileno(), limits.output_bytes),
-        "status": Capped(status[0], 1 << 16),
-    }
-    if collect:
-        streams["collect"] = Capped(collect[0], collect_bytes)
-    outcome = Outcome.EXITED
-    try:
-        with _Watch(process.pid, streams.values()) as watch:
-            deadline = start + limits.wall_s
-            while not watch.ended:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    outcome = Outcome.TIMEOUT
-                    break
-                watch.wait(min(left, POLL_S))
-                if tree_exceeds(process.pid, limits.memory_bytes):
-                    outcome = Outcome.MEMORY
-                    break
-            watch.end_tree(_first_process(streams["status"]))
-            process.wait(END_S)
-    finally:
-        if process.poll() is None:  # only when we were interrupted ourselves
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(END_S)
-        process.stdout.close()
-        process.stderr.close()
-        os.close(status[0])
-        if collect:
-            os.close(collect[0])
-    code = _exit_code(streams["status"])
+    with contextlib.ExitStack() as reading:
+        for pipe in (status, collect):
+            if pipe:
+                reading.callback(os.close, pipe[0])
+        try:
+            process = _spawn(argv, stdin, pass_fds)
+        finally:
+            for pipe in (status, collect):
+                if pipe:
+                    os.close(pipe[1])
+        reading.callback(_reap, process)
+        streams = Streams(process, status=status[0], limit=limits.output_bytes)
+        sent = Capped(collect[0], collect_bytes) if collect else None
+        with _Watch(process.pid, [*streams.all(), *([sent] if sent else [])]) as watch:
+            outcome = _observe(watch, process.pid, limits, start + limits.wall_s)
+            streams.status.read()
+            watch.end_tree(_status(streams.status, "child-pid"))
+    code = _status(streams.status, "exit-code")
     if outcome is Outcome.EXITED and code is not None and 128 < code <= 128 + 64:
         outcome = Outcome.KILLED
     return Ending(
         outcome=outcome,
         exit_code=code if outcome in (Outcome.EXITED, Outcome.KILLED) and code is not None else -1,
-        stdout=bytes(streams["stdout"].data),
-        stderr=bytes(streams["stderr"].data),
-        collected=bytes(streams["collect"].data) if collect else b"",
-        truncated=streams["stdout"].truncated or streams["stderr"].truncated,
+        stdout=bytes(streams.stdout.data),
+        stderr=bytes(streams.stderr.data),
+        collected=bytes(sent.data) if sent else b"",
+        truncated=streams.stdout.truncated or streams.stderr.truncated,
         started=code is not None or outcome is not Outcome.EXITED,
         wall_s=time.monotonic() - start,
     )
+
+
+class Streams:
+    """What the tree and its builder say: output, errors, and the builder's report."""
+
+    def __init__(self, process: subprocess.Popen[bytes], *, status: int, limit: int) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.stdout = Capped(process.stdout.fileno(), limit)
+        self.stderr = Capped(process.stderr.fileno(), limit)
+        self.status = Capped(status, 1 << 16)
+
+    def all(self) -> list[Capped]:
+        return [self.stdout, self.stderr, self.status]
+
+
+def _spawn(argv: Sequence[str], stdin: int, pass_fds: Iterable[int]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        argv,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={"PATH": "/usr/bin:/bin"},
+        cwd="/",
+        close_fds=True,
+        pass_fds=tuple(pass_fds),
+        start_new_session=True,
+    )
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Leave nothing behind, also when we were interrupted ourselves."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(END_S)
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
+def _observe(watch: _Watch, pid: int, limits: Limits, deadline: float) -> Outcome:
+    """Wait for the builder's end, or for a limit."""
+    while not watch.ended:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return Outcome.TIMEOUT
+        watch.wait(min(left, POLL_S))
+        if not watch.ended and tree_exceeds(pid, limits.memory_bytes):
+            return Outcome.MEMORY
+    return Outcome.EXITED
 
 
 class _Watch:
@@ -157,31 +181,35 @@ class _Watch:
                 self._selector.unregister(key.fd)
 
     def end_tree(self, first: int | None) -> None:
-        """Kill builder and namespace, and drain the pipes until no process is left that could write to them."""
-        namespace = _open_pid(first)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._pid, signal.SIGKILL)
-        if namespace is not None:
+        """Kill the namespace by its first process, let the builder reap it, and drain the pipes to their end."""
+        if not self.ended and not _kill_child(self._pid, first):
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(namespace, signal.SIGKILL)
-            gone = selectors.DefaultSelector()
-            gone.register(namespace, selectors.EVENT_READ)
-            try:
-                if not gone.select(END_S):
-                    raise WorldError("a sandbox could not be ended", "a process hangs in the kernel: see dmesg")
-            finally:
-                gone.close()
-                os.close(namespace)
+                os.killpg(self._pid, signal.SIGKILL)
         deadline = time.monotonic() + END_S
         while self._selector.get_map() and time.monotonic() < deadline:
             self.wait(0.1)
+        if not self.ended:
+            raise WorldError("a sandbox could not be ended", "a process hangs in the kernel: see dmesg")
 
 
-def _open_pid(pid: int | None) -> int | None:
+def _kill_child(builder: int, child: int | None) -> bool:
+    """SIGKILL to ``child`` if it is still the builder's: a process id may have been given to somebody else."""
+    if child is None:
+        return False
     try:
-        return None if pid is None else os.pidfd_open(pid)
+        fd = os.pidfd_open(child)
     except ProcessLookupError:
-        return None
+        return False
+    try:
+        with open(f"/proc/{child}/stat", "rb") as file:
+            parent = int(file.read().rpartition(b")")[2].split()[1])
+        if parent == builder:
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+        return parent == builder
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    finally:
+        os.close(fd)
 
 
 def _status(stream: Capped, key: str) -> int | None:
@@ -194,15 +222,6 @@ def _status(stream: Capped, key: str) -> int | None:
     return None
 
 
-def _first_process(stream: Capped) -> int | None:
-    stream.read()
-    return _status(stream, "child-pid")
-
-
-def _exit_code(stream: Capped) -> int | None:
-    return _status(stream, "exit-code")
-
-
 def tree_exceeds(root: int, limit_bytes: int) -> bool:
     """Whether a tree holds more than ``limit_bytes``. Resident sizes are cheap and count shared pages many times, so
     the proportional sizes are read only when the resident ones are already too many."""
@@ -213,7 +232,8 @@ def tree_exceeds(root: int, limit_bytes: int) -> bool:
 
 
 def _tree(root: int) -> list[int]:
-    found, waiting = [], [root]
+    found: list[int] = []
+    waiting = [root]
     while waiting and len(found) < MAX_PROCESSES:
         pid = waiting.pop()
         found.append(pid)
