@@ -1,0 +1,330 @@
+"""The Versions API: read-only REST over what the repository holds.
+
+What is named by an object id never changes: its ETag is that id and it is cached for good. What is named by a tag or a
+version is answered with the id of the commit as ETag, and revalidated. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+import workbench
+from workbench.domain import ids, refs
+from workbench.domain.canonical import digest_of
+from workbench.domain.errors import Corrupt, NotFound, UserError, WorkbenchError
+from workbench.domain.refs import ArtifactTag, Kind
+from workbench.domain.run import RunRecord
+from workbench.ports.store import Artifact, Repository
+from workbench.runner import version as agents
+from workbench.versions import describe
+
+IMMUTABLE = "public, max-age=31536000, immutable"
+REVALIDATE = "no-cache"
+MAX_FILE = 16 << 20  # bytes of one payload file over REST; larger ones are fetched with git or `workbench checkout`
+
+KindName = Annotated[Kind, Path(description="raw, filtered, dataset, tokenizer, shards, model, metrics or release")]
+Name = Annotated[str, Path(pattern=r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$")]
+VersionName = Annotated[str, Path(pattern=r"^v\d{1,9}\.\d{1,9}\.\d{1,9}$", examples=["v1.0.0"])]
+Id = Annotated[str, Path(pattern=r"^[0-9a-f]{40}$", description="a Git object id")]
+
+
+class Problem(BaseModel):
+    """An error: what is wrong, and what to do."""
+
+    what: str
+    hint: str = Field(default="")
+
+
+class VersionInfo(BaseModel):
+    version: str
+    commit: str
+    tree: str
+    message: str
+    author: str
+    time_s: int
+    active: bool
+
+
+class VersionDetail(VersionInfo):
+    release: str = Field(description="short tag of the release it pins; empty when none")
+    state: dict[str, Any]
+    contract: dict[str, Any]
+
+
+class InputInfo(BaseModel):
+    artifact: str
+    commit: str
+
+
+class ArtifactInfo(BaseModel):
+    artifact: str
+    kind: str
+    name: str
+    version: str
+    commit: str
+    tree: str
+    source: str
+    run: str
+    inputs: list[InputInfo]
+    stage: str
+    params: dict[str, Any]
+    seed: int
+    code: str
+    environment: dict[str, str]
+    action_key: str
+    counts: dict[str, int]
+    metrics: dict[str, Any]
+    files: int
+    size: int
+
+
+class ArtifactList(BaseModel):
+    artifacts: list[str]
+
+
+class Lineage(BaseModel):
+    artifact: str
+    made_from: list[ArtifactInfo]
+
+
+class Move(BaseModel):
+    ref: str
+    old: str
+    new: str
+
+
+class LedgerEntry(BaseModel):
+    counter: int
+    action: str
+    who: str
+    why: str
+    time_ms: int
+    moves: list[Move]
+    evidence: dict[str, Any]
+    commit: str
+
+
+def create_app(
+    repository: Repository, *, hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]", "testserver")
+) -> FastAPI:
+    """The application over one repository. Requests to a host name not in ``hosts`` are refused (DNS rebinding)."""
+    app = FastAPI(
+        title="workbench versions",
+        version=workbench.__version__,
+        description="Read-only: versions, artifacts, lineage, manifests, ledger and runs of one repository.",
+        docs_url=None,
+        redoc_url=None,
+        responses={404: {"model": Problem}, 422: {"model": Problem}},
+    )
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    lock = threading.Lock()
+
+    @contextmanager
+    def store() -> Iterator[Repository]:
+        with lock:
+            yield repository
+
+    _errors(app)
+    _versions(app, store)
+    _artifacts(app, store)
+    _objects(app, store)
+    _history(app, store)
+    return app
+
+
+Store = Callable[[], Any]
+
+
+def _errors(app: FastAPI) -> None:
+    from fastapi.exceptions import RequestValidationError
+
+    @app.exception_handler(WorkbenchError)
+    def known(_: Request, error: WorkbenchError) -> JSONResponse:
+        status = 404 if isinstance(error, NotFound) else 422 if isinstance(error, UserError) else 500
+        if isinstance(error, Corrupt):
+            status = 500
+        return JSONResponse({"what": error.what, "hint": error.hint}, status_code=status)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        return JSONResponse({"what": wrong, "hint": "see /openapi.json"}, status_code=422)
+
+
+def _answer(request: Request, value: Any, etag: str, cache: str = REVALIDATE) -> Response:
+    headers = {"ETag": f'"{etag}"', "Cache-Control": cache}
+    asked = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if headers["ETag"] in asked or "*" in asked:
+        return Response(status_code=304, headers=headers)
+    if isinstance(value, bytes):
+        return Response(value, media_type="application/octet-stream", headers=headers)
+    content = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return JSONResponse(content, headers=headers)
+
+
+def _versions(app: FastAPI, store: Store) -> None:
+    @app.get("/api/v1/versions", response_model=list[VersionInfo])
+    def versions(request: Request) -> Response:
+        """The agent's versions, newest first."""
+        with store() as repository:
+            found = describe.versions(repository)
+        return _answer(request, found, digest_of([[v["version"], v["commit"], v["active"]] for v in found]))
+
+    @app.get("/api/v1/versions/{version}", response_model=VersionDetail)
+    def version(
+        request: Request, version: Annotated[str, Path(pattern=r"^(active|v\d{1,9}\.\d{1,9}\.\d{1,9})$")]
+    ) -> Response:
+        """One version (or ``active``): its commit, the release it pins, its state and its contract."""
+        with store() as repository:
+            snapshot = agents.load(repository, version)
+            known = [v for v in describe.versions(repository) if v["commit"] == snapshot.commit]
+        if not known:
+            raise NotFound(f"{version} has no version tag", "see /api/v1/versions")
+        detail = {
+            "release": snapshot.release,
+            "state": snapshot.state.model_dump(mode="json"),
+            "contract": snapshot.contract,
+        }
+        return _answer(request, known[0] | detail, snapshot.commit)
+
+
+def _artifacts(app: FastAPI, store: Store) -> None:
+    @app.get("/api/v1/artifacts", response_model=ArtifactList)
+    def artifacts(
+        request: Request,
+        kind: Annotated[Kind | None, Query()] = None,
+        name: Annotated[str | None, Query(max_length=64)] = None,
+    ) -> Response:
+        """Short tags of all artifacts, by kind, name and version."""
+        with store() as repository:
+            found = [tag.short for tag in repository.artifacts.list(kind, name)]
+        return _answer(request, {"artifacts": found}, digest_of(found))
+
+    def get(kind: Kind, name: str, version: str) -> Artifact:
+        tag = ArtifactTag.parse(f"{kind}/{name}/{version}")
+        with store() as repository:
+            artifact: Artifact = repository.artifacts.get(tag)
+        return artifact
+
+    @app.get("/api/v1/artifacts/{kind}/{name}/{version}", response_model=ArtifactInfo)
+    def artifact(request: Request, kind: KindName, name: Name, version: VersionName) -> Response:
+        """One artifact: what it is, what it was made from, with which parameters."""
+        found = get(kind, name, version)
+        return _answer(request, describe.artifact_summary(found), found.commit)
+
+    @app.get("/api/v1/artifacts/{kind}/{name}/{version}/manifest", response_model=dict[str, Any])
+    def manifest(request: Request, kind: KindName, name: Name, version: VersionName) -> Response:
+        """The manifest as it stands in the artifact's tree; its ETag is the tree id."""
+        found = get(kind, name, version)
+        headers = {"ETag": f'"{found.tree}"', "Cache-Control": REVALIDATE}
+        if headers["ETag"] in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(found.manifest.to_bytes(), media_type="application/json", headers=headers)
+
+    @app.get("/api/v1/artifacts/{kind}/{name}/{version}/lineage", response_model=Lineage)
+    def lineage(request: Request, kind: KindName, name: Name, version: VersionName) -> Response:
+        """Everything the artifact was made from, nearest first."""
+        found = get(kind, name, version)
+        with store() as repository:
+            above = [describe.artifact_summary(a) for a in describe.lineage(repository, found.tag)]
+        return _answer(request, {"artifact": found.tag.short, "made_from": above[1:]}, found.commit)
+
+    @app.get("/api/v1/artifacts/{kind}/{name}/{version}/files/{path:path}", response_class=Response)
+    def file(request: Request, kind: KindName, name: Name, version: VersionName, path: str) -> Response:
+        """One payload file of at most 16 MiB, checked against its sha256, which is the ETag."""
+        found = get(kind, name, version)
+        entry = next((f for f in found.manifest.files if f.path == path), None)
+        if entry is None:
+            raise NotFound(f"{found.tag.short} has no file {path!r}", "its manifest lists the files")
+        if entry.size > MAX_FILE:
+            raise UserError(
+                f"{path} is {entry.size} bytes; this API sends {MAX_FILE} at most",
+                f"fetch it with: workbench checkout {found.tag.short} DIR",
+            )
+        with store() as repository:
+            data = repository.artifacts.read(found, path)
+        return _answer(request, data, entry.sha256)
+
+
+def _objects(app: FastAPI, store: Store) -> None:
+    @app.get("/api/v1/objects/{id}", response_class=Response)
+    def one_object(request: Request, id: Id) -> Response:
+        """A commit or tree as JSON, a blob (16 MiB at most) as bytes: by id, so immutable."""
+        with store() as repository:
+            value = _read_object(repository, ids.object_id(id))
+        return _answer(request, value, id, IMMUTABLE)
+
+
+def _read_object(repository: Repository, id: ids.ObjectId) -> Any:
+    objects = repository.objects
+    if not objects.exists(id):
+        raise NotFound(f"there is no object {id}", "object ids stand in the manifests, versions and lineage")
+    kind = objects.kind(id)
+    if kind == "blob":
+        data = objects.read_blob(id)
+        if len(data) > MAX_FILE:
+            raise UserError(f"blob {id} is larger than {MAX_FILE} bytes", "fetch it with git")
+        return data
+    if kind == "tree":
+        entries = [{"name": e.path, "mode": format(e.mode, "06o"), "id": e.id} for e in objects.list(id)]
+        return {"type": "tree", "entries": entries}
+    if kind == "tag":
+        return {"type": "tag", "target": objects.peel(id)}
+    info = objects.commit(id)
+    return {
+        "type": "commit",
+        "tree": info.tree,
+        "parents": list(info.parents),
+        "message": info.message,
+        "author": info.author,
+        "time_s": info.time_s,
+    }
+
+
+def _history(app: FastAPI, store: Store) -> None:
+    @app.get("/api/v1/ledger", response_model=list[LedgerEntry])
+    def ledger(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
+        """The ledger, newest first: every publication, pin, promotion and undo."""
+        with store() as repository:
+            entries = repository.ledger.history(limit)
+        found = [
+            {
+                "counter": e.counter,
+                "action": e.action.value,
+                "who": e.who,
+                "why": e.why,
+                "time_ms": e.time_ms,
+                "moves": [{"ref": m.ref, "old": m.old, "new": m.new} for m in e.moves],
+                "evidence": dict(e.evidence),
+                "commit": e.commit,
+            }
+            for e in entries
+        ]
+        return _answer(request, found, f"{entries[0].commit if entries else refs.LEDGER}-{limit}")
+
+    @app.get("/api/v1/runs", response_model=list[dict[str, Any]])
+    def runs(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> Response:
+        """Run records, newest first."""
+        import json
+
+        with store() as repository:
+            found = []
+            for run in repository.runs.list()[:limit]:
+                data = repository.runs.read(run, "record.json")
+                if data is not None:
+                    RunRecord.from_bytes(data)
+                    found.append(json.loads(data))
+        return _answer(request, found, digest_of(found))
+
+    @app.get("/healthz", response_model=dict[str, str])
+    def health() -> dict[str, str]:
+        """Alive, and which version of workbench answers."""
+        return {"status": "ok", "workbench": workbench.__version__}
