@@ -1,7 +1,7 @@
 """What a run of a pipeline would do, and why: steps in order, each with its action key, or what it waits for.
 
-A plan changes nothing. A step whose input will be rebuilt first has no key yet (``upstream``); the walk decides about it
-again when the input exists, and reuses it if the input came out the same.
+A plan changes nothing. A step whose input will be rebuilt first has no key yet (``upstream``); the walk decides about
+it again when the input exists, and reuses it if the input came out the same.
 """
 
 from __future__ import annotations

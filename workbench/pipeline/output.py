@@ -1,0 +1,100 @@
+"""What a stage left behind, checked before any of it becomes an object: files, ``result.json`` and ``error.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from workbench.domain.errors import StageFailed
+from workbench.domain.stage import STEP_FORMAT, StageResult
+
+MAX_RESULT_BYTES = 8 << 20
+MAX_FILES = 1_000_000
+
+
+def check_files(folder: Path, stage: str) -> int:
+    """How many files: regular ones alone, with names that are text. StageFailed names the first that is not."""
+    count = 0
+    for where, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(where, name)
+            shown = str(path.relative_to(folder)).encode(errors="replace").decode()
+            mode = os.lstat(path).st_mode
+            if stat.S_ISLNK(mode):
+                raise _refused(stage, shown, "a link", "write a copy of the file instead")
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise _refused(stage, shown, "neither a file nor a folder", "write regular files only")
+            if not _is_text(name):
+                raise _refused(
+                    stage, ascii(shown), "named with bytes that are not text", "name files in printable UTF-8"
+                )
+        count += len(files)
+        if count > MAX_FILES:
+            raise StageFailed(f"{stage} left more than {MAX_FILES} files", "pack small files into larger ones")
+    return count
+
+
+def read_result(step: Path, stage: str) -> StageResult:
+    """``result.json`` as a value; StageFailed where it is missing or malformed."""
+    path = step / "result.json"
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_RESULT_BYTES + 1)
+    except OSError:
+        raise StageFailed(f"{stage} ended without a result", "as its last act a stage writes result.json") from None
+    hint = 'it holds {"format": 1, "counts": {name: whole number}, "metrics": {…}}'
+    try:
+        if len(data) > MAX_RESULT_BYTES:
+            raise ValueError(f"more than {MAX_RESULT_BYTES} bytes")
+        raw = json.loads(data, parse_constant=_refuse_constant)
+        if not isinstance(raw, dict) or raw.get("format") != STEP_FORMAT:
+            raise ValueError(f"its format is not {STEP_FORMAT}")
+        counts, metrics, breaks = raw.get("counts", {}), raw.get("metrics", {}), raw.get("breaks", "")
+        if not isinstance(counts, dict) or not all(type(value) is int for value in counts.values()):
+            raise ValueError("counts are not whole numbers")
+        if not isinstance(metrics, dict) or not isinstance(breaks, str):
+            raise ValueError("metrics is not an object, or breaks is not text")
+    except (ValueError, RecursionError) as error:
+        raise StageFailed(f"result.json of {stage} cannot be read: {error}", hint) from None
+    return StageResult(counts, metrics, breaks)
+
+
+def failure(step: Path, stage: str, exit_code: int, stderr_tail: Sequence[str]) -> StageFailed:
+    """Why a stage process failed, in its own words where it left any."""
+    told = _told(step)
+    if told:
+        return StageFailed(f"{stage} failed: {told['what']}", str(told.get("hint", "")))
+    how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+    if exit_code == -9:
+        how += " (is there enough memory?)"
+    last = next((line for line in reversed(stderr_tail) if line.strip()), "")
+    return StageFailed(f"{stage} {how}" + (f": {last.strip()}" if last else ""), "see its log: workbench runs show")
+
+
+def _told(step: Path) -> Mapping[str, Any] | None:
+    try:
+        with open(step / "error.json", "rb") as file:
+            raw = json.loads(file.read(MAX_RESULT_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return raw if isinstance(raw, dict) and isinstance(raw.get("what"), str) else None
+
+
+def _refused(stage: str, path: str, what: str, todo: str) -> StageFailed:
+    return StageFailed(f"{stage} left {path}, which is {what}", todo)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return name.isprintable()
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,224 @@
+"""One stage process: started with a pinned environment in a group of its own, listened to, ended with all it started.
+
+What it says is bounded: a line longer than ``LINE_BYTES`` is cut, and only the end of its standard error is kept.
+Not here: what its events mean to a run (``walk``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import workbench
+from workbench.domain.errors import ToolMissing
+from workbench.pipeline.records import process_identity
+
+LINE_BYTES = 64 << 10
+TAIL_LINES = 40
+READ_BYTES = 256 << 10
+POLL_S = 0.2  # how soon a request to stop is noticed
+DRAIN_ROUNDS = 50  # reads after the end, for what still stands in the pipes
+
+# Variables of whoever runs the workbench that would change what a stage computes, or where git looks.
+_DROPPED = (
+    "PYTHON", "GIT_", "OMP_", "MKL_", "KMP_", "GOMP_", "OPENBLAS_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH_", "GGML_",
+    "LLAMA_", "RAYON_", "LD_PRELOAD", "RUSTFLAGS", "RUSTC_WRAPPER", "COLUMNS", "LINES", "LANG", "LC_",
+)  # fmt: skip
+
+
+def step_environment(base: Mapping[str, str], *, threads: int, isa: str, scratch: Path) -> dict[str, str]:
+    """The environment of a stage: ``base`` without what changes results, and everything pinned that does."""
+    kept = {name: value for name, value in base.items() if not name.startswith(_DROPPED)}
+    avx2 = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"} if isa == "avx2" else {}
+    here = str(Path(workbench.__file__).parent.parent)
+    return {
+        **kept,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]),
+        "PYTHONPATH": here,
+        "PYTHONHASHSEED": "0",
+        "PYTHONSAFEPATH": "1",
+        "PYTHONUTF8": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "TZ": "UTC",
+        "LC_ALL": "C.UTF-8",
+        "SOURCE_DATE_EPOCH": "315532800",  # 1980, the first day that a zip file can tell
+        "TMPDIR": str(scratch),
+        **avx2,
+    }
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: ``exit_code`` is negative for a signal. ``stopped``: because we were asked to."""
+
+    exit_code: int
+    stderr_tail: Sequence[str]
+    stopped: bool
+
+
+@dataclass
+class _Lines:
+    """Cuts a stream of bytes into lines of bounded length."""
+
+    take: Callable[[str], None]
+    _rest: bytearray = field(default_factory=bytearray)
+    _overlong: bool = False
+
+    def feed(self, data: bytes) -> None:
+        *whole, rest = data.split(b"\n")
+        for part in whole:
+            self._append(part)
+            self._end_line()
+        self._append(rest)
+
+    def close(self) -> None:
+        if self._rest or self._overlong:
+            self._end_line()
+
+    def _append(self, part: bytes) -> None:
+        room = LINE_BYTES - len(self._rest)
+        self._overlong = self._overlong or len(part) > room
+        self._rest += part[:room]
+
+    def _end_line(self) -> None:
+        text = self._rest.decode(errors="replace") + (" … (cut)" if self._overlong else "")
+        self._rest.clear()
+        self._overlong = False
+        self.take(text)
+
+
+def run_process(
+    command: Sequence[str],
+    *,
+    folder: Path,
+    working: Path,
+    environment: Mapping[str, str],
+    on_stdout: Callable[[str, Callable[[], None]], None],
+    on_stderr: Callable[[str], None],
+    is_stopped: Callable[[], bool],
+) -> Ended:
+    """Run to the end. ``on_stdout`` gets each line and a function that answers ``ok``; whatever it raises ends the
+    process. ``folder`` takes a note of the process, so that a later walker can end it if we die."""
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=working,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            bufsize=0,
+        )
+    except FileNotFoundError:
+        raise ToolMissing(f"there is no program {command[0]!r}", "install it, or mend the stage's command") from None
+    except PermissionError:
+        raise ToolMissing(
+            f"{command[0]!r} is not a program", "make it executable, or mend the stage's command"
+        ) from None
+    try:
+        note = {"pid": process.pid, "started": process_identity(process.pid)}
+        (folder / "process.json").write_text(json.dumps(note))
+        return _listen(process, on_stdout, on_stderr, is_stopped)
+    finally:
+        _end_group(process)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def _listen(
+    process: subprocess.Popen[bytes],
+    on_stdout: Callable[[str, Callable[[], None]], None],
+    on_stderr: Callable[[str], None],
+    is_stopped: Callable[[], bool],
+) -> Ended:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    answers = process.stdin
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+    def answer() -> None:
+        try:
+            answers.write(b"ok\n")
+        except BrokenPipeError:
+            return  # it has ended; its exit code says why
+
+    def take_error(line: str) -> None:
+        tail.append(line)
+        on_stderr(line)
+
+    streams = {
+        process.stdout.fileno(): _Lines(lambda line: on_stdout(line, answer)),
+        process.stderr.fileno(): _Lines(take_error),
+    }
+    ending = os.pidfd_open(process.pid)
+    try:
+        with selectors.DefaultSelector() as selector:
+            for number in (*streams, ending):
+                selector.register(number, selectors.EVENT_READ)
+            stopped = _until_end(selector, streams, ending, is_stopped)
+            _end_group(process)
+            if not stopped:
+                _drain(selector, streams, ending)
+    finally:
+        os.close(ending)
+    for lines in streams.values():
+        lines.close()
+    return Ended(process.returncode, tuple(tail), stopped)
+
+
+def _until_end(
+    selector: selectors.BaseSelector, streams: Mapping[int, _Lines], ending: int, is_stopped: Callable[[], bool]
+) -> bool:
+    """Read until the process has ended (False) or is to be stopped (True)."""
+    while True:
+        ready = [key.fd for key, _ in selector.select(POLL_S)]
+        for number in ready:
+            if number != ending:
+                _read(selector, number, streams[number])
+        if ending in ready:
+            return False
+        if is_stopped():
+            return True
+
+
+def _drain(selector: selectors.BaseSelector, streams: Mapping[int, _Lines], ending: int) -> None:
+    """What the process wrote before it ended. Bounded: a left-over of another group may still hold a pipe open."""
+    selector.unregister(ending)
+    for _ in range(DRAIN_ROUNDS):
+        ready = selector.select(0) if selector.get_map() else []
+        if not ready:
+            return
+        for key, _ in ready:
+            _read(selector, key.fd, streams[key.fd])
+
+
+def _read(selector: selectors.BaseSelector, number: int, lines: _Lines) -> None:
+    data = os.read(number, READ_BYTES)
+    if data:
+        lines.feed(data)
+    else:
+        selector.unregister(number)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill all that is left of the group, before the process's own id can be given to another."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,196 @@
+"""One step: its private folder, its inputs, its process, its checkpoints and its result.
+
+Not here: publishing what it made, and the run around it (``walk``).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.domain.canonical import canonical_json
+from workbench.domain.errors import StageFailed
+from workbench.domain.events import Checkpoint, Log, Progress, decode
+from workbench.domain.ids import ObjectId, Ulid
+from workbench.domain.manifest import MANIFEST
+from workbench.domain.stage import STEP_FORMAT, StageResult
+from workbench.pipeline.environment import instruction_set
+from workbench.pipeline.output import check_files, failure, read_result
+from workbench.pipeline.plan import StepPlan
+from workbench.pipeline.process import Ended, run_process, step_environment
+from workbench.pipeline.records import (
+    checkpoint_note,
+    checkpoint_path,
+    find_checkpoints,
+    remove_tree,
+)
+from workbench.ports.store import Repository
+
+
+class Stopped(Exception):
+    """The run was asked to stop: an ending, not a failure."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Where a step's events go."""
+
+    progress: Callable[[Progress], None]
+    line: Callable[[str], None]
+    checkpointed: Callable[[], None]
+    is_stopped: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class StepRun:
+    """Runs one step in ``folder``, which is empty before and may be thrown away afterwards."""
+
+    repository: Repository
+    run: Ulid
+    plan: StepPlan
+    folder: Path
+    commit: ObjectId
+    workers: int
+
+    def execute(self, listener: Listener) -> StageResult:
+        """Run the process to its end; StageFailed says why it failed, Stopped that it was asked to end."""
+        self._check_not_stopped(listener)
+        step = self._prepare()
+        environment = step_environment(
+            os.environ, threads=self.workers, isa=instruction_set(), scratch=self.folder / "scratch"
+        )
+        ended = run_process(
+            self._command(step),
+            folder=self.folder,
+            working=self._working(),
+            environment=environment,
+            on_stdout=lambda line, answer: self._on_event(line, answer, listener),
+            on_stderr=listener.line,
+            is_stopped=listener.is_stopped,
+        )
+        return self._result(ended)
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output"
+
+    @property
+    def resumes(self) -> bool:
+        return (self.folder / "checkpoint").exists()
+
+    def take_checkpoint(self) -> bool:
+        """Bring the newest checkpoint of exactly this action, of this run or an earlier one, if there is one."""
+        if not self.plan.use.spec.checkpoints:
+            return False
+        for run in find_checkpoints(self.repository, self.plan.stage, self.plan.key):
+            target = self.folder / "checkpoint"
+            if self.repository.runs.checkout_folder(run, checkpoint_path(self.plan.stage), target):
+                return True
+        return False
+
+    def drop_checkpoints(self) -> None:
+        """The step is done: nobody resumes it."""
+        stage = self.plan.stage
+        if not self.plan.use.spec.checkpoints:
+            return
+        for run in find_checkpoints(self.repository, stage, self.plan.key):
+            self.repository.runs.write(run, {checkpoint_note(stage): None}, folders={checkpoint_path(stage): None})
+
+    def _check_not_stopped(self, listener: Listener) -> None:
+        if listener.is_stopped():
+            raise Stopped
+
+    def _prepare(self) -> Path:
+        """Folders, inputs and ``step.json``."""
+        for name in ("inputs", "output", "scratch"):
+            (self.folder / name).mkdir(parents=True)
+        use = self.plan.use
+        body: dict[str, Any] = {
+            "format": STEP_FORMAT,
+            "stage": use.spec.name,
+            "name": use.artifact,
+            "inputs": self._inputs(),
+            "output": str(self.output),
+            "scratch": str(self.folder / "scratch"),
+            "checkpoint": str(self.folder / "checkpoint") if self.resumes else None,
+            "params": dict(use.params),
+            "seed": use.seed,
+            "workers": self.workers,
+        }
+        path = self.folder / "step.json"
+        path.write_bytes(canonical_json(body))
+        return path
+
+    def _inputs(self) -> Mapping[str, str]:
+        """Each input as ``inputs/<role>``, a link to the read-only cache, beside its ``<role>.manifest.json``."""
+        folder = self.folder / "inputs"
+        for each in self.plan.inputs:
+            assert each.artifact is not None
+            (folder / each.role).symlink_to(self.repository.cache.folder(each.artifact))
+            manifest = self.repository.objects.read_file(each.artifact.tree, MANIFEST)
+            (folder / f"{each.role}.manifest.json").write_bytes(manifest)
+        return {each.role: str(folder / each.role) for each in self.plan.inputs}
+
+    def _command(self, step: Path) -> list[str]:
+        spec = self.plan.use.spec
+        if spec.command:
+            return [*spec.command, str(step)]
+        return [sys.executable, "-m", f"workbench.stages.{spec.name}", str(step), "--attached"]
+
+    def _working(self) -> Path:
+        """A command runs beside its own code, as the commit has it; a stage of ours needs no place."""
+        if not self.plan.use.spec.command:
+            return self.folder
+        place = self.folder / "code"
+        place.mkdir()
+        objects = self.repository.objects
+        for path in self.plan.use.spec.code_paths:
+            entry = objects.entry(self.commit, path)
+            assert entry is not None, "the code digest has read it"
+            below = entry.mode == 0o40000
+            for blob in objects.walk(self.commit, path) if below else [entry]:
+                if blob.mode not in (0o100644, 0o100755):
+                    raise StageFailed(f"{path} holds a link or submodule", "a command's code is regular files only")
+                target = place / path / blob.path if below else place / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(objects.read_blob(blob.id))
+                target.chmod(blob.mode & 0o777)
+        return place
+
+    def _on_event(self, line: str, answer: Callable[[], None], listener: Listener) -> None:
+        event = decode(line)
+        if isinstance(event, Progress):
+            listener.progress(event)
+        elif isinstance(event, Log):
+            listener.line(event.text)
+        elif isinstance(event, Checkpoint):
+            self._keep_checkpoint(Path(event.folder))
+            listener.checkpointed()
+            answer()
+
+    def _keep_checkpoint(self, folder: Path) -> None:
+        stage = self.plan.stage
+        if not folder.resolve().is_relative_to(self.folder.resolve()) or not folder.is_dir():
+            raise StageFailed(f"{stage} offered a checkpoint outside its own folders", "write it below `scratch`")
+        check_files(folder, stage)
+        note = canonical_json({"format": 1, "action_key": self.plan.key})
+        self.repository.runs.write(self.run, {checkpoint_note(stage): note}, folders={checkpoint_path(stage): folder})
+
+    def _result(self, ended: Ended) -> StageResult:
+        stage = self.plan.stage
+        if ended.stopped:
+            raise Stopped
+        if ended.exit_code != 0:
+            raise failure(self.folder, stage, ended.exit_code, ended.stderr_tail)
+        result = read_result(self.folder, stage)
+        count = check_files(self.output, stage)
+        if not count and self.plan.use.spec.makes is not None:
+            raise StageFailed(
+                f"{stage} left no files", f"what it leaves in its output folder becomes {self.plan.use.spec.makes}"
+            )
+        remove_tree(self.folder / "scratch")
+        return result

@@ -1,0 +1,327 @@
+"""The walk of a pipeline: each step is decided, run or reused, and published; the run's record tells it as it goes.
+
+Nothing is half done at any point: a step's files become objects, and one ledger entry publishes them with the run
+cache's entry. A walker that dies leaves a record that says ``running`` and no lock; the next one marks it abandoned, and
+a run of the same work reuses what was published and resumes training from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from workbench.domain.errors import WorkbenchError, WorldError
+from workbench.domain.events import Progress
+from workbench.domain.ids import ObjectId, Ulid
+from workbench.domain.refs import Kind
+from workbench.domain.run import RunRecord, State, StepRecord
+from workbench.domain.stage import StageResult, StageSpec
+from workbench.pipeline import watch
+from workbench.pipeline.bump import decide_bump
+from workbench.pipeline.definition import load
+from workbench.pipeline.plan import Mode, Planner, StepPlan, input_tags, manifest_of
+from workbench.pipeline.records import EVENTS, RECORD, RunFolder, log_path, queued, read_record, remove_tree
+from workbench.pipeline.step import Listener, StepRun, Stopped
+from workbench.ports.store import Artifact, Repository
+from workbench.ports.work import Clock
+
+LOG_BYTES = 4 << 20  # of one step's log; the rest is dropped and counted
+KEPT_PROGRESS_MS = 1000  # progress is kept in the run's events this often
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a walk is done; none of it changes what is made."""
+
+    who: str
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    watcher: watch.Watcher = field(default_factory=watch.Silent)
+    is_stopped: Callable[[], bool] = lambda: False
+
+
+def run_pipeline(
+    planner: Planner,
+    mode: Mode,
+    settings: Settings,
+    *,
+    clock: Clock,
+    trigger: str,
+    options: Mapping[str, Any] | None = None,
+) -> RunRecord:
+    """Plan, record and walk in one go: what ``workbench run`` does."""
+    plan = planner.plan(mode)
+    record = queued(plan, run=clock.ulid(), trigger=trigger, now_ms=clock.now_ms(), options=options)
+    return Walk(planner, mode, settings, clock).walk(record)
+
+
+def resume(
+    repository: Repository, run: Ulid, specs: Sequence[StageSpec], settings: Settings, *, clock: Clock
+) -> RunRecord:
+    """Walk a queued or abandoned run; for one that failed or was cancelled, a new run of the same work."""
+    record = read_record(repository, run)
+    definition = load(repository.objects, ObjectId(record.source), record.subject, specs)
+    planner = Planner(repository, definition, ObjectId(record.source))
+    mode = Mode.from_json(record.options["mode"])
+    if record.state in (State.FAILED, State.CANCELLED, State.SUCCEEDED):
+        options = {name: value for name, value in record.options.items() if name != "mode"}
+        return run_pipeline(planner, mode, settings, clock=clock, trigger=f"resume of {run}", options=options)
+    return Walk(planner, mode, settings, clock).walk(record)
+
+
+@dataclass
+class _Log:
+    """One step's log, bounded."""
+
+    path: Path
+    _left: int = LOG_BYTES
+    _dropped: int = 0
+
+    def write(self, line: str) -> bool:
+        data = line.encode(errors="replace") + b"\n"
+        if len(data) > self._left:
+            self._left = 0
+            self._dropped += 1
+            return False
+        self._left -= len(data)
+        with open(self.path, "ab") as file:
+            file.write(data)
+        return True
+
+    def read(self) -> bytes:
+        data = self.path.read_bytes() if self.path.exists() else b""
+        return data + f"… {self._dropped} more lines dropped\n".encode() if self._dropped else data
+
+
+@dataclass
+class Walk:
+    """One walker over one run."""
+
+    planner: Planner
+    mode: Mode
+    settings: Settings
+    clock: Clock
+    _record: RunRecord = field(init=False)
+    _folder: RunFolder = field(init=False)
+    _kept_progress_ms: int = field(default=0, init=False)
+
+    @property
+    def repository(self) -> Repository:
+        return self.planner.repository
+
+    def walk(self, record: RunRecord) -> RunRecord:
+        """Take a queued or abandoned run to its end. A failure is in the record that is returned; what is raised is
+        the user's mistake (nothing was begun) or our own bug."""
+        self._record, self._folder = record, RunFolder.of(self.repository, record.id)
+        selected = self.planner.selected(self.mode)
+        with self._folder.held():
+            try:
+                self._begin(selected)
+                ended = self._steps(selected)
+            except Stopped:
+                ended = self._end(State.CANCELLED, "it was asked to stop")
+            except KeyboardInterrupt:
+                self._end(State.CANCELLED, "it was interrupted")
+                self._folder.clear()
+                raise
+            except (WorkbenchError, OSError) as error:
+                ended = self._fail(error)
+            self._folder.clear()
+            return ended
+
+    def _begin(self, selected: frozenset[str]) -> None:
+        record = self._record if self._record.state is not State.ABANDONED else self._record.to(State.QUEUED)
+        again = tuple(
+            StepRecord(step.stage, why=step.why, action_key=step.action_key) if step.state is not State.QUEUED else step
+            for step in record.steps
+        )
+        record = replace(record, steps=again)
+        self._record = record.to(
+            State.RUNNING, started_ms=self.clock.now_ms(), ended_ms=0, error="", host=platform.node(), pid=os.getpid()
+        )
+        self._save()
+        steps = {step.stage: step.why for step in again if step.stage in selected}
+        self._tell(watch.RunStarted(self._record.id, self._record.subject, steps))
+
+    def _steps(self, selected: frozenset[str]) -> RunRecord:
+        made: dict[tuple[Kind, str], Artifact | None] = {}
+        for use in self.planner.definition.stages:
+            if self._is_stopped():
+                raise Stopped
+            step = self.planner.decide(use, made, selected=use.spec.name in selected, mode=self.mode)
+            if not step.selected:
+                self._set(step.stage, State.SKIPPED, why=str(step.reason))
+                artifact = step.reused
+            elif not step.runs:
+                artifact = self._reuse(step)
+            else:
+                artifact = self._run(step)
+            if use.spec.makes is not None and artifact is not None:
+                made[use.spec.makes, use.artifact] = artifact
+        return self._end(State.SUCCEEDED)
+
+    def _reuse(self, step: StepPlan) -> Artifact | None:
+        short = step.reused.tag.short if step.reused else ""
+        self._set(step.stage, State.REUSED, why=str(step.reason), action_key=step.key, artifact=short)
+        self._tell(watch.StepEnded(step.stage, State.REUSED, short, str(step.reason)))
+        return step.reused
+
+    def _run(self, step: StepPlan) -> Artifact | None:
+        """Run, publish, record. Whatever goes wrong is on the step's record before it is raised."""
+        started_ms = self.clock.now_ms()
+        self._set(step.stage, State.RUNNING, why=str(step.reason), action_key=step.key, started_ms=started_ms)
+        self._save()
+        folder = self._folder.step(step.stage)
+        folder.mkdir(parents=True)
+        log = _Log(self._folder.path / f"{step.stage}.txt")
+        try:
+            artifact, why = self._execute(step, folder, log)
+        except (WorkbenchError, OSError, Stopped, KeyboardInterrupt) as error:
+            stopped = isinstance(error, Stopped | KeyboardInterrupt)
+            state = State.CANCELLED if stopped else State.FAILED
+            self._ended(step.stage, state, log, started_ms, error="" if stopped else _sentence(error))
+            raise
+        self._ended(
+            step.stage, State.SUCCEEDED, log, started_ms, artifact=artifact.tag.short if artifact else "", why=why
+        )
+        return artifact
+
+    def _execute(self, step: StepPlan, folder: Path, log: _Log) -> tuple[Artifact | None, str]:
+        spec = step.use.spec
+        threads = self.planner.definition.threads if spec.hardware else self.settings.workers
+        run = StepRun(self.repository, self._record.id, step, folder, self.planner.commit, threads)
+        resumed = run.take_checkpoint()
+        self._tell(watch.StepStarted(step.stage, str(step.reason), resumed))
+        result = run.execute(self._listener(step.stage, log))
+        published = self._publish(step, run.output, result)
+        run.drop_checkpoints()
+        remove_tree(folder)
+        return published
+
+    def _publish(self, step: StepPlan, output: Path, result: StageResult) -> tuple[Artifact | None, str]:
+        """The artifact and why its version took this step; evidence alone for a stage that makes none."""
+        assert step.parts is not None
+        who, why = self.settings.who, f"{step.stage} of run {self._record.id}: {step.reason}"
+        if step.use.spec.makes is None:
+            entry = {
+                "artifact": "",
+                "tree": "",
+                "commit": "",
+                "parts": step.parts.to_json(),
+                "result": {"counts": dict(result.counts), "metrics": dict(result.metrics)},
+            }
+            self.repository.run_cache.put(step.key, entry, who=who, why=why)
+            return None, ""
+        artifacts = self.repository.artifacts
+        manifest = replace(
+            manifest_of(step.use, step.parts, step.inputs), counts=dict(result.counts), metrics=dict(result.metrics)
+        )
+        staged = artifacts.stage(output, manifest)
+        latest = artifacts.latest(step.use.spec.makes, step.use.artifact)
+        old = artifacts.get(latest) if latest else None
+        inputs = [each.artifact for each in step.inputs if each.artifact]
+        decision = decide_bump(
+            step.use.spec,
+            old.manifest if old else None,
+            staged.manifest,
+            old_inputs=input_tags(old) if old else (),
+            new_inputs=[each.tag for each in inputs],
+            breaks=result.breaks,
+            at_least=self.mode.at_least(step.use),
+        )
+        published = artifacts.publish(
+            staged,
+            bump=decision.bump,
+            inputs=[(each.tag, each.commit) for each in inputs],
+            source=self._record.source,
+            run=self._record.id,
+            who=who,
+            why=why,
+            cache=step.parts.to_json(),
+        )
+        same = old is not None and published.tag == old.tag
+        return published, "the same as before" if same else f"{decision.bump}: {', '.join(decision.why)}"
+
+    def _listener(self, stage: str, log: _Log) -> Listener:
+        def progress(event: Progress) -> None:
+            if event.rates:
+                self._change(stage, rates=dict(event.rates))
+            self._tell(watch.StepProgress.of(stage, event))
+
+        def line(text: str) -> None:
+            if log.write(text):
+                self._tell(watch.StepLine(stage, text))
+
+        return Listener(progress, line, lambda: self._tell(watch.StepCheckpoint(stage)), self._is_stopped)
+
+    def _is_stopped(self) -> bool:
+        return self.settings.is_stopped() or self._folder.is_asked_to_stop()
+
+    def _ended(
+        self,
+        stage: str,
+        state: State,
+        log: _Log,
+        started_ms: int,
+        *,
+        artifact: str = "",
+        why: str = "",
+        error: str = "",
+    ) -> None:
+        now_ms = self.clock.now_ms()
+        self._set(stage, state, ended_ms=now_ms, error=error, **({"artifact": artifact} if artifact else {}))
+        self._tell(watch.StepEnded(stage, state, artifact, why, error, (now_ms - started_ms) / 1000))
+        data = log.read()
+        self._save({log_path(stage): data} if data else {})
+
+    def _end(self, state: State, error: str = "") -> RunRecord:
+        now_ms = self.clock.now_ms()
+        record = self._record
+        for step in record.steps:
+            if step.state is State.QUEUED:
+                record = record.with_step(step.to(State.SKIPPED, why=step.why))
+        if record.state is State.QUEUED:
+            record = record.to(State.RUNNING)
+        self._record = record.to(state, ended_ms=now_ms, error=error)
+        seconds = (now_ms - self._record.started_ms) / 1000 if self._record.started_ms else 0.0
+        self._tell(watch.RunEnded(record.id, state, error, seconds))
+        self._save({EVENTS: self._folder.events.read_bytes() if self._folder.events.exists() else b""})
+        return self._record
+
+    def _fail(self, error: WorkbenchError | OSError) -> RunRecord:
+        """Record a failure. Where not even that can be written (a full disk), the failure itself is raised."""
+        try:
+            return self._end(State.FAILED, _sentence(error))
+        except (WorkbenchError, OSError):
+            self._folder.clear()
+            raise WorldError(
+                _sentence(error), "make room or mend the repository, then run again: nothing is half done"
+            ) from error
+
+    def _set(self, stage: str, state: State, **changes: Any) -> None:
+        self._record = self._record.with_step(self._record.step(stage).to(state, **changes))
+
+    def _change(self, stage: str, **changes: Any) -> None:
+        self._record = self._record.with_step(replace(self._record.step(stage), **changes))
+
+    def _save(self, files: Mapping[str, bytes] | None = None) -> None:
+        self.repository.runs.write(self._record.id, {RECORD: self._record.to_bytes(), **(files or {})})
+
+    def _tell(self, event: watch.WalkEvent) -> None:
+        self.settings.watcher.on(event)
+        if isinstance(event, watch.StepProgress):
+            now_ms = self.clock.now_ms()
+            if now_ms - self._kept_progress_ms < KEPT_PROGRESS_MS:
+                return
+            self._kept_progress_ms = now_ms
+        with open(self._folder.events, "a", encoding="utf-8", errors="replace") as file:
+            file.write(watch.encode(event) + "\n")
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        error = WorldError(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+    return str(error)

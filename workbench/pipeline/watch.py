@@ -1,0 +1,187 @@
+"""What people and programs see of a walk: its events, the protocol of those who watch, and two renderers.
+
+``JsonWatcher`` writes one object a line, which ``decode`` gives back as an event; ``PlainWatcher`` writes lines for
+logs and pipes. A live table in a terminal is an entrance's matter (``cli``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol, TextIO
+
+from workbench.domain.events import Progress
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    run: str
+    subject: str
+    steps: Mapping[str, str] = field(default_factory=dict)  # stage -> why, in order
+
+
+@dataclass(frozen=True)
+class StepStarted:
+    stage: str
+    why: str
+    resumed: bool = False  # from a checkpoint
+
+
+@dataclass(frozen=True)
+class StepProgress:
+    stage: str
+    done: float
+    total: float | None = None
+    unit: str = ""
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, stage: str, progress: Progress) -> StepProgress:
+        return cls(stage, progress.done, progress.total, progress.unit, progress.rates)
+
+
+@dataclass(frozen=True)
+class StepLine:
+    stage: str
+    text: str
+
+
+@dataclass(frozen=True)
+class StepCheckpoint:
+    stage: str
+
+
+@dataclass(frozen=True)
+class StepEnded:
+    stage: str
+    state: str
+    artifact: str = ""
+    why: str = ""  # why it was reused, or why the version took this step
+    error: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    run: str
+    state: str
+    error: str = ""
+    seconds: float = 0.0
+
+
+WalkEvent = RunStarted | StepStarted | StepProgress | StepLine | StepCheckpoint | StepEnded | RunEnded
+_NAMES: Mapping[str, type[WalkEvent]] = {
+    "run_started": RunStarted,
+    "step_started": StepStarted,
+    "step_progress": StepProgress,
+    "step_line": StepLine,
+    "step_checkpoint": StepCheckpoint,
+    "step_ended": StepEnded,
+    "run_ended": RunEnded,
+}
+_KINDS = {kind: name for name, kind in _NAMES.items()}
+
+
+class Watcher(Protocol):
+    """Whoever follows a walk. What it raises ends the walk, so it raises nothing that it can handle."""
+
+    def on(self, event: WalkEvent) -> None: ...
+
+
+def encode(event: WalkEvent) -> str:
+    """One line, without the newline."""
+    return json.dumps({"event": _KINDS[type(event)], **asdict(event)}, ensure_ascii=False)
+
+
+def decode(line: str) -> WalkEvent | None:
+    """The event; None for a line that is none (cut off, or of a newer workbench)."""
+    try:
+        raw: dict[str, Any] = json.loads(line)
+        return _NAMES[raw.pop("event")](**raw)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+class Silent:
+    """Watches and says nothing."""
+
+    def on(self, event: WalkEvent) -> None:
+        return
+
+
+@dataclass(frozen=True)
+class Several:
+    """Passes each event on to all."""
+
+    watchers: Iterable[Watcher]
+
+    def on(self, event: WalkEvent) -> None:
+        for watcher in self.watchers:
+            watcher.on(event)
+
+
+@dataclass(frozen=True)
+class JsonWatcher:
+    """One JSON object a line, flushed at once. A reader that has gone away ends nothing."""
+
+    out: TextIO
+
+    def on(self, event: WalkEvent) -> None:
+        _write(self.out, encode(event))
+
+
+@dataclass
+class PlainWatcher:
+    """Lines for logs and pipes: the beginning and the end of each step, its log, and progress every ``every_ms``."""
+
+    out: TextIO
+    now_ms: Callable[[], int]
+    every_ms: int = 5000
+    _shown_ms: int = field(default=0, init=False)
+
+    def on(self, event: WalkEvent) -> None:
+        if isinstance(event, StepProgress):
+            now_ms = self.now_ms()
+            if now_ms - self._shown_ms < self.every_ms:
+                return
+            self._shown_ms = now_ms
+        elif isinstance(event, StepStarted):
+            self._shown_ms = self.now_ms()
+        text = describe(event)
+        if text:
+            _write(self.out, text)
+
+
+def describe(event: WalkEvent) -> str:
+    """One line for people; empty for what is not worth one."""
+    if isinstance(event, RunStarted):
+        return f"run {event.run}  {event.subject}, {len(event.steps)} steps"
+    if isinstance(event, StepStarted):
+        return f"{event.stage:<10} runs: {event.why}" + (" (resumed from its checkpoint)" if event.resumed else "")
+    if isinstance(event, StepProgress):
+        return f"{event.stage:<10} {amount(event)}"
+    if isinstance(event, StepLine):
+        return f"{event.stage:<10} | {event.text}"
+    if isinstance(event, StepEnded):
+        rest = [event.artifact, event.why, event.error]
+        took = f" in {event.seconds:.1f} s" if event.seconds else ""
+        return f"{event.stage:<10} {event.state}{took}" + "".join(f"  {text}" for text in rest if text)
+    if isinstance(event, RunEnded):
+        return f"run {event.run}  {event.state} in {event.seconds:.1f} s" + (f": {event.error}" if event.error else "")
+    return ""
+
+
+def amount(event: StepProgress) -> str:
+    """``120 / 400 files  3.1 MB/s``."""
+    of = f" / {event.total:g}" if event.total is not None else ""
+    rates = "".join(f"  {value:,.4g} {name}" for name, value in event.rates.items())
+    return f"{event.done:g}{of} {event.unit}{rates}".rstrip()
+
+
+def _write(out: TextIO, line: str) -> None:
+    try:
+        out.write(line + "\n")
+        out.flush()
+    except (BrokenPipeError, ValueError):
+        return  # whoever read it has gone; the walk goes on
