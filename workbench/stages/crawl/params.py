@@ -1,0 +1,53 @@
+"""What can be asked of the crawl."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from workbench.config.params import StageParams
+from workbench.ports.fetch import Source
+
+WANTED = (
+    "*.rs", "Cargo.toml", "PKG-INFO",
+    "LICENSE*", "LICENCE*", "COPYING*", "COPYRIGHT*", "NOTICE*", "UNLICENSE*",
+    "license*", "licence*",
+)  # fmt: skip
+
+
+class SourceParams(StageParams):
+    """One line of the source list."""
+
+    kind: Literal["sdist", "git", "crate", "path"]
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    version: str = Field(default="", pattern=r"^[A-Za-z0-9._+!-]{0,100}$")
+    location: str = ""
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+
+    @model_validator(mode="after")
+    def _pinned(self) -> SourceParams:
+        if self.kind != "path" and not self.version:
+            raise ValueError(f"{self.name}: a source of kind {self.kind} needs an exact version")
+        if self.kind in ("git", "path") and not self.location:
+            raise ValueError(f"{self.name}: a source of kind {self.kind} needs a location")
+        return self
+
+    def source(self) -> Source:
+        return Source(self.kind, self.name, self.version, self.location, self.sha256)
+
+    @property
+    def package(self) -> str:
+        return f"{self.name}-{self.version}" if self.version else self.name
+
+
+class CrawlParams(StageParams):
+    sources: tuple[SourceParams, ...] = Field(min_length=1)
+
+    @field_validator("sources")
+    @classmethod
+    def _each_once(cls, sources: tuple[SourceParams, ...]) -> tuple[SourceParams, ...]:
+        packages = [source.package.lower() for source in sources]
+        if twice := sorted({package for package in packages if packages.count(package) > 1}):
+            raise ValueError(f"{twice[0]} is listed twice")
+        return sources
