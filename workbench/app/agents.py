@@ -1,0 +1,55 @@
+"""Serving one version: its snapshot, its services, and the model of the release that it pins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workbench.app import wiring
+from workbench.domain.errors import Corrupt, NotFound, UserError
+
+if TYPE_CHECKING:
+    from workbench.ports.inference import LoadedModel
+    from workbench.ports.store import Artifact, Repository
+    from workbench.runner.services import VersionServices
+    from workbench.runner.version import AgentSnapshot
+
+
+def model_file(artifact: Artifact, quantisation: str = "Q8_0") -> str:
+    """The payload path of a release's GGUF in a quantisation; a release with a single GGUF has no choice."""
+    models = [file.path for file in artifact.manifest.files if file.path.endswith(".gguf")]
+    wanted = [path for path in models if path.upper().endswith(f"-{quantisation.upper()}.GGUF")]
+    if wanted:
+        return wanted[0]
+    if len(models) == 1 and quantisation == "Q8_0":  # an imported model: what it is, it is
+        return models[0]
+    if not models:
+        raise UserError(f"{artifact.tag.short} holds no GGUF", "name a release: workbench log lists them")
+    raise NotFound(f"{artifact.tag.short} has no {quantisation} model", f"it has: {', '.join(models)}")
+
+
+def open_release(repository: Repository, artifact: Artifact, quantisation: str = "Q8_0") -> LoadedModel:
+    """The release's model, straight from its ref through the cache; no network."""
+    path: Path = repository.cache.file(artifact, model_file(artifact, quantisation))
+    return wiring.models().load(path)
+
+
+def serve_version(repository: Repository, name: str) -> tuple[AgentSnapshot, VersionServices]:
+    """A version's snapshot and the services that answer its tools; the model is opened on first use."""
+    from workbench.runner import version
+    from workbench.runner.services import VersionServices
+
+    snapshot = version.load(repository, name)
+    return snapshot, VersionServices(repository, snapshot, lambda pinned: _open_pinned(repository, pinned))
+
+
+def _open_pinned(repository: Repository, snapshot: AgentSnapshot) -> LoadedModel:
+    pinned = snapshot.state.release
+    assert pinned is not None
+    artifact = repository.artifacts.get(pinned.tag)
+    if artifact.tree != pinned.tree_id:
+        raise Corrupt(
+            f"{pinned.artifact} has tree {artifact.tree[:12]}, but {snapshot.version} pins {pinned.tree[:12]}",
+            "the tag does not name what was pinned: fetch it again from a hub that you trust",
+        )
+    return open_release(repository, artifact, snapshot.state.quantisation)

@@ -1,0 +1,199 @@
+"""Commands that make answers: pin, complete, serve, mcp, versions."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from workbench.cli.context import Json, Repo, identity, store
+from workbench.cli.output import emit, emit_json
+
+Port = Annotated[int, typer.Option("--port", help="0 takes a free one and prints it.")]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on; loopback unless you say otherwise.")]
+
+
+def pin(
+    release: Annotated[str, typer.Argument(help="release/NAME/vX.Y.Z, or release/NAME for the newest.")],
+    why: Annotated[str, typer.Option("--why", help="Why; it goes into the ledger.")] = "",
+    bump: Annotated[str, typer.Option("--bump", help="At least this: major, minor or patch.")] = "patch",
+    repo: Repo = "",
+    json: Json = False,
+) -> None:
+    """Make a release what the agent answers with: active state, version tag and channel in one ledger entry.
+
+    Example: [bold]workbench pin release/rust --why "better at FIM"[/bold]
+    """
+    from workbench.app import wiring
+    from workbench.domain.errors import UserError
+    from workbench.domain.version import Bump
+    from workbench.runner.pin import pin as pin_release
+    from workbench.versions.describe import find_artifact
+
+    if bump not in set(Bump):
+        raise UserError(f"not a bump: {bump!r}", "one of major, minor, patch")
+    with store(repo) as repository:
+        artifact = find_artifact(repository, release)
+        made = pin_release(repository, artifact, clock=wiring.clock(), who=identity(repo), why=why, at_least=Bump(bump))
+    if json:
+        emit_json(
+            {
+                "version": str(made.version),
+                "commit": made.commit,
+                "release": made.release,
+                "bump": made.bump,
+                "reasons": list(made.reasons),
+                "entry": made.entry,
+            }
+        )
+        return
+    emit(f"{made.version}  {made.commit[:12]}  active, pins {made.release}")
+    emit(f"why: {'; '.join(made.reasons)} (ledger entry {made.entry}; `workbench undo` takes it back)")
+
+
+def complete(
+    ref: Annotated[str, typer.Argument(help="A release: release/NAME or release/NAME/vX.Y.Z.")],
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text to go on with; '-' reads standard input.")],
+    suffix: Annotated[str | None, typer.Option("--suffix", help="Text that follows: fill-in-the-middle.")] = None,
+    quantisation: Annotated[str, typer.Option("--quantisation", "-q", help="F16, Q8_0 or Q4_K_M.")] = "Q8_0",
+    max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1)] = 64,
+    temperature: Annotated[float, typer.Option("--temperature", min=0)] = 0.0,
+    top_k: Annotated[int, typer.Option("--top-k", min=0)] = 40,
+    top_p: Annotated[float, typer.Option("--top-p")] = 0.95,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="End at this text; may be given again.")] = None,
+    stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print as it is generated.")] = True,
+    repo: Repo = "",
+    json: Json = False,
+) -> None:
+    """Complete a prompt, or fill in the middle, with a release straight from its ref; offline, seeded, replayable.
+
+    Example: [bold]workbench complete release/rust -p 'fn main() {' --suffix '}'[/bold]
+    """
+    from workbench.app.agents import open_release
+    from workbench.domain.generation import Prompt, Sampling
+    from workbench.versions.describe import find_artifact
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    sampling = Sampling(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        max_tokens=max_tokens,
+        stop=tuple(stop or ()),
+    )
+    with store(repo) as repository:
+        artifact = find_artifact(repository, ref)
+        model = open_release(repository, artifact, quantisation)
+        try:
+            show = None if json or not stream else _write
+            made = model.generate(Prompt(text, suffix), sampling, show)
+        finally:
+            model.close()
+    if json:
+        emit_json(
+            {
+                "release": artifact.tag.short,
+                "tree": artifact.tree,
+                "text": made.text,
+                "finish": made.finish,
+                "tokens": list(made.tokens),
+                "prompt_tokens": list(made.prompt_tokens),
+                "sampling": made.sampling.to_json(),
+                "model_sha256": made.model_sha256,
+                "engine": dict(made.engine),
+            }
+        )
+    elif stream:
+        emit()
+    else:
+        emit(made.text)
+
+
+def _write(piece: str) -> None:
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
+def serve(
+    ref: Annotated[str, typer.Argument(help="A release: release/NAME or release/NAME/vX.Y.Z.")],
+    port: Port = 8080,
+    host: Host = "127.0.0.1",
+    quantisation: Annotated[str, typer.Option("--quantisation", "-q")] = "Q8_0",
+    repo: Repo = "",
+) -> None:
+    """Serve one release over OpenAI-compatible HTTP: /v1/models, /v1/completions with suffix for FIM, streaming.
+
+    Example: [bold]workbench serve release/rust --port 8080[/bold]
+    """
+    from workbench.app.agents import open_release
+    from workbench.rest.openai import serve as serve_openai
+    from workbench.versions.describe import find_artifact
+
+    with store(repo) as repository:
+        artifact = find_artifact(repository, ref)
+        model = open_release(repository, artifact, quantisation)
+        try:
+            serve_openai(model, artifact.tag.short, host=host, port=port)
+        finally:
+            model.close()
+
+
+mcp = typer.Typer(no_args_is_help=True, help="MCP servers.", rich_markup_mode="rich")
+
+
+@mcp.callback()
+def _mcp() -> None:
+    """MCP servers: what an editor or another agent calls."""
+
+
+@mcp.command()
+def runner(
+    version: Annotated[str, typer.Option("--version", help="vX.Y.Z, active, a branch or a commit.")] = "active",
+    http: Annotated[bool, typer.Option("--http", help="Streamable HTTP instead of standard input and output.")] = False,
+    port: Port = 8765,
+    host: Host = "127.0.0.1",
+    repo: Repo = "",
+) -> None:
+    """The Runner: tools of one version, straight from its commit, under its state, with its release.
+
+    Example: [bold]workbench mcp runner --version v1.0.0[/bold]
+    """
+    from workbench.app.agents import serve_version
+    from workbench.mcp_servers.runner import build_server
+
+    with store(repo) as repository:
+        snapshot, services = serve_version(repository, version)
+        try:
+            server = build_server(snapshot, services)
+            if http:
+                server.run("streamable-http", host=host, port=port)
+            else:
+                server.run("stdio")
+        finally:
+            services.close()
+
+
+def versions(port: Port = 8770, host: Host = "127.0.0.1", repo: Repo = "") -> None:
+    """The Versions API: read-only REST for versions, artifacts, lineage and manifests; OpenAPI at /openapi.json.
+
+    Example: [bold]workbench versions --port 8770[/bold]
+    """
+    import uvicorn
+
+    from workbench.rest.versions import create_app
+
+    with store(repo) as repository:
+        emit(f"versions API on http://{host}:{port}/api/v1/versions  (OpenAPI: /openapi.json)")
+        sys.stdout.flush()
+        uvicorn.run(create_app(repository), host=host, port=port, log_level="warning")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(pin)
+    app.command()(complete)
+    app.command()(serve)
+    app.add_typer(mcp, name="mcp")
+    app.command()(versions)

@@ -1,0 +1,63 @@
+"""What every command needs: where it stands, the store, who runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.cli.locate import Location, locate
+
+if TYPE_CHECKING:
+    from workbench.ports.store import Repository
+
+Repo = Annotated[
+    str, typer.Option("--repo", metavar="PATH", help="The hub or clone to work in (default: around here).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+
+
+@contextmanager
+def store(repo: str) -> Iterator[Repository]:
+    """The store of the repository that ``--repo`` or the current folder means."""
+    from workbench.app.wiring import open_repository
+
+    repository = open_repository(Path(locate(repo).store))
+    try:
+        yield repository
+    finally:
+        close = getattr(repository, "close", None)
+        if close is not None:
+            close()
+
+
+def source_commit(location: Location) -> str:
+    """The commit whose pipelines and state a command means: HEAD of the clone, or main of a hub."""
+    import subprocess
+
+    name = "HEAD" if location.clone else "refs/heads/main"
+    command = [
+        "git",
+        "--git-dir",
+        location.clone or location.store,
+        "rev-parse",
+        "--verify",
+        "--quiet",
+        name + "^{commit}",
+    ]
+    found = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    if not found:
+        from workbench.domain.errors import NotFound
+
+        raise NotFound("there is no commit yet", "make one and push it: git commit, then git push hub main")
+    return found
+
+
+def identity(repo: str) -> str:
+    from workbench.app.identity import who
+
+    location = locate(repo)
+    return who(location.clone or location.store)

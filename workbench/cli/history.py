@@ -1,0 +1,189 @@
+"""Commands that read: log, show, diff; and undo, which the ledger's history makes possible."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from workbench.cli.context import Json, Repo, identity, store
+from workbench.cli.output import emit, emit_json, fields, size, table, when
+
+
+def log(
+    ledger: Annotated[bool, typer.Option("--ledger", help="The ledger: every change the workbench made.")] = False,
+    limit: Annotated[int, typer.Option("-n", help="How many at most.")] = 20,
+    repo: Repo = "",
+    json: Json = False,
+) -> None:
+    """Versions and artifacts, newest first; with --ledger every promotion, publication and undo.
+
+    Example: [bold]workbench log --ledger -n 5[/bold]
+    """
+    with store(repo) as repository:
+        if ledger:
+            entries = repository.ledger.history(limit)
+            if json:
+                emit_json(
+                    [
+                        {
+                            "counter": e.counter,
+                            "action": e.action.value,
+                            "who": e.who,
+                            "why": e.why,
+                            "time_ms": e.time_ms,
+                            "moves": [{"ref": m.ref, "old": m.old, "new": m.new} for m in e.moves],
+                            "evidence": dict(e.evidence),
+                            "commit": e.commit,
+                        }
+                        for e in entries
+                    ]
+                )
+                return
+            rows = [
+                (
+                    e.counter,
+                    when(e.time_ms),
+                    e.action,
+                    ", ".join(_short(m.ref) for m in e.moves),
+                    e.who.split(" <")[0],
+                    e.why,
+                )
+                for e in entries
+            ]
+            table(("entry", "time", "action", "refs", "who", "why"), rows)
+            return
+        from workbench.versions.describe import versions
+
+        found = versions(repository)[:limit]
+        artifacts = [repository.artifacts.get(tag) for tag in repository.artifacts.list()]
+        newest = sorted(artifacts, key=lambda a: repository.objects.commit(a.commit).time_s, reverse=True)[:limit]
+        if json:
+            from workbench.versions.describe import artifact_summary
+
+            emit_json({"versions": found, "artifacts": [artifact_summary(artifact) for artifact in newest]})
+            return
+        rows = [
+            (v["version"], when(v["time_s"] * 1000), v["message"].splitlines()[0], "active" if v["active"] else "")
+            for v in found
+        ]
+        if rows:
+            table(("version", "time", "what", ""), rows)
+            emit()
+        table(
+            ("artifact", "time", "tree", "size", "run"),
+            [
+                (
+                    a.tag.short,
+                    when(repository.objects.commit(a.commit).time_s * 1000),
+                    a.tree[:12],
+                    size(sum(file.size for file in a.manifest.files)),
+                    a.run,
+                )
+                for a in newest
+            ],
+        )
+
+
+def _short(ref: str) -> str:
+    return ref.removeprefix("refs/tags/").removeprefix("refs/workbench/").removeprefix("refs/")
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="An artifact (KIND/NAME or KIND/NAME/vX.Y.Z) or a version (vX.Y.Z).")],
+    files: Annotated[bool, typer.Option("--files", help="List the payload's files with size and sha256.")] = False,
+    lineage: Annotated[bool, typer.Option("--lineage", help="Everything it was made from.")] = False,
+    repo: Repo = "",
+    json: Json = False,
+) -> None:
+    """One artifact or version: what it is, what it was made from, with which parameters.
+
+    Example: [bold]workbench show release/rust --lineage[/bold]
+    """
+    from workbench.versions import describe
+
+    with store(repo) as repository:
+        if "/" not in name.removeprefix("refs/tags/"):
+            commit = repository.resolve(name)
+            known = [v for v in describe.versions(repository) if v["commit"] == commit]
+            info = repository.objects.commit(commit)
+            what = known[0] if known else {"commit": commit, "tree": info.tree, "message": info.message.strip()}
+            emit_json(what) if json else fields(what)
+            return
+        artifact = describe.find_artifact(repository, name)
+        summary = describe.artifact_summary(artifact)
+        listing = describe.artifact_files(artifact) if files else []
+        above = [a.tag.short for a in describe.lineage(repository, artifact.tag)][1:] if lineage else []
+        if json:
+            extra = ({"file_list": listing} if files else {}) | ({"lineage": above} if lineage else {})
+            emit_json(summary | extra)
+            return
+        fields(summary | {"size": size(summary["size"])})
+        if above:
+            emit("\nlineage")
+            for short in above:
+                emit(f"  {short}")
+        if listing:
+            emit()
+            table(("sha256", "size", "path"), [(f["sha256"][:16], f["size"], f["path"]) for f in listing])
+
+
+def diff(
+    old: Annotated[str, typer.Argument(help="An artifact.")],
+    new: Annotated[str, typer.Argument(help="Another one, usually a later version.")],
+    repo: Repo = "",
+    json: Json = False,
+) -> None:
+    """What changed between two artifacts: parameters, inputs, environment, metrics, files.
+
+    Example: [bold]workbench diff tokenizer/rust/v1.0.0 tokenizer/rust/v2.0.0[/bold]
+    """
+    from workbench.versions.describe import find_artifact
+    from workbench.versions.diff import diff as compare
+
+    with store(repo) as repository:
+        a, b = find_artifact(repository, old), find_artifact(repository, new)
+    changes = compare(a.manifest, b.manifest)
+    if json:
+        emit_json({"old": a.tag.short, "new": b.tag.short, "changes": changes})
+        return
+    emit(f"{a.tag.short} -> {b.tag.short}" + ("" if changes else ": the same content"))
+    for section, entries in changes.items():
+        emit(f"\n{section}")
+        for key, (before, after) in list(entries.items())[:50]:
+            emit(f"  {key}: {_value(before)} -> {_value(after)}")
+        if len(entries) > 50:
+            emit(f"  … and {len(entries) - 50} more")
+
+
+def _value(value: object) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def undo(
+    entry: Annotated[int | None, typer.Argument(help="The ledger entry to take back (default: the last one).")] = None,
+    why: Annotated[str, typer.Option("--why", help="Why; it goes into the ledger.")] = "",
+    repo: Repo = "",
+    json: Json = False,
+) -> None:
+    """Take a pin or promotion back: channels and branches stand again where they stood. Tags stay.
+
+    Example: [bold]workbench undo --why "worse on short prompts"[/bold]
+    """
+    with store(repo) as repository:
+        made = repository.ledger.undo(entry, who=identity(repo), why=why)
+    moves = [{"ref": m.ref, "old": m.old, "new": m.new} for m in made.moves]
+    if json:
+        emit_json({"counter": made.counter, "moves": moves})
+        return
+    emit(f"entry {made.counter}: {made.why}")
+    for move in made.moves:
+        emit(f"  {move.ref}: {move.old[:12]} -> {move.new[:12]}")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(log)
+    app.command()(show)
+    app.command()(diff)
+    app.command()(undo)

@@ -1,0 +1,101 @@
+"""A run as a live table: one row a stage, with a bar and rates while it works. For terminals only."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from workbench.pipeline.watch import (
+    RunEnded,
+    RunStarted,
+    StepEnded,
+    StepLine,
+    StepProgress,
+    StepStarted,
+    WalkEvent,
+)
+
+_STYLES = {"running": "cyan", "succeeded": "green", "reused": "dim", "failed": "bold red", "cancelled": "yellow"}
+
+
+class _Row:
+    def __init__(self, why: str) -> None:
+        self.state = "waiting"
+        self.why = why
+        self.started = 0.0
+        self.progress: StepProgress | None = None
+        self.ended: StepEnded | None = None
+
+
+class LiveTable:
+    """A watcher and a context manager. Log lines of stages scroll by above the table."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._rows: dict[str, _Row] = {}
+        self._title = ""
+        self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=8, transient=False)
+
+    def __enter__(self) -> LiveTable:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def on(self, event: WalkEvent) -> None:
+        if isinstance(event, RunStarted):
+            self._title = f"run {event.run} · {event.subject}"
+            self._rows = {stage: _Row(why) for stage, why in event.steps.items()}
+        elif isinstance(event, StepStarted):
+            row = self._row(event.stage)
+            row.state, row.why, row.started = "running", event.why, time.monotonic()
+        elif isinstance(event, StepProgress):
+            self._row(event.stage).progress = event
+        elif isinstance(event, StepLine):
+            self._console.print(Text(f"{event.stage}: {event.text}", style="dim"))
+        elif isinstance(event, StepEnded):
+            row = self._row(event.stage)
+            row.state, row.ended = event.state, event
+        elif isinstance(event, RunEnded):
+            self._title += f" · {event.state} in {event.seconds:.1f} s"
+
+    def _row(self, stage: str) -> _Row:
+        return self._rows.setdefault(stage, _Row(""))
+
+    def _table(self) -> Table:
+        table = Table(title=self._title, title_justify="left", box=None, padding=(0, 2, 0, 0), expand=True)
+        table.add_column("stage", no_wrap=True)
+        table.add_column("state", no_wrap=True)
+        table.add_column("progress", width=18, no_wrap=True)
+        table.add_column("rate", no_wrap=True)
+        table.add_column("time", justify="right", no_wrap=True)
+        table.add_column("artifact / why", overflow="ellipsis", no_wrap=True, ratio=1)
+        for stage, row in self._rows.items():
+            table.add_row(stage, Text(row.state, style=_STYLES.get(row.state, "")), *self._cells(row))
+        return table
+
+    def _cells(self, row: _Row) -> tuple[ProgressBar | str, str, str, str]:
+        if row.ended is not None:
+            ended = row.ended
+            seconds = f"{ended.seconds:.1f} s" if ended.state not in ("reused", "skipped") else ""
+            what = ended.error or "  ".join(part for part in (ended.artifact, ended.why) if part)
+            return "", "", seconds, what.splitlines()[0] if what else ""
+        if row.state != "running":
+            return "", "", "", row.why
+        elapsed = f"{time.monotonic() - row.started:.0f} s"
+        progress = row.progress
+        if progress is None:
+            return "", "", elapsed, row.why
+        rates = "  ".join(f"{value:,.4g} {name}" for name, value in progress.rates.items())
+        if progress.total:
+            return ProgressBar(total=progress.total, completed=progress.done, width=16), rates, elapsed, row.why
+        return f"{progress.done:,.0f} {progress.unit}", rates, elapsed, row.why

@@ -1,0 +1,93 @@
+"""Commands on the workspace as a whole: init, status, doctor, gc."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workbench.cli.context import Json, Repo, store
+from workbench.cli.output import emit, emit_json
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="Where the clone goes; the hub goes beside it as PATH.git.")],
+    json: Json = False,
+) -> None:
+    """Make a workspace: a hub PATH.git and a clone PATH with remote 'hub'.
+
+    Example: [bold]workbench init agent[/bold]
+    """
+    from workbench.app.identity import who
+    from workbench.app.workspace import init_workspace
+
+    made = init_workspace(path, who=who())
+    if json:
+        emit_json({"hub": str(made.hub), "clone": str(made.clone), "main": made.main})
+        return
+    emit(f"hub    {made.hub}")
+    emit(f"clone  {made.clone}  (remote: hub)")
+    emit(f"\nnext:  cd {path} && workbench run --dry-run     what the pipeline would do")
+    emit("       git push hub main                     a change to ci/pipelines/ starts it")
+
+
+def status() -> None:
+    """Where things stand: main, the active version, artifacts, runs.
+
+    Example: [bold]workbench status --json[/bold]
+    """
+    raise AssertionError("entry.py answers status before the other commands are imported")
+
+
+def doctor(repo: Repo = "", json: Json = False) -> None:
+    """Check settings, hooks, bitmaps, locks, leftovers, tools and the sandbox; say how to mend what is wrong.
+
+    Example: [bold]workbench doctor[/bold]
+    """
+    from workbench.app.doctor import examine
+
+    with store(repo) as repository:
+        findings = examine(repository)
+    if json:
+        emit_json([{"severity": f.severity, "what": f.what, "fix": f.fix} for f in findings])
+    else:
+        marks = {"ok": "ok      ", "warning": "warning ", "error": "ERROR   "}
+        for finding in findings:
+            emit(f"{marks[finding.severity]}{finding.what}" + (f"\n        mend: {finding.fix}" if finding.fix else ""))
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def gc(
+    repo: Repo = "",
+    cache: Annotated[str, typer.Option(help="Trim the materialise cache to this size, for example 10G.")] = "",
+) -> None:
+    """Repack, write the multi-pack index with bitmaps, drop expired garbage; optionally trim the cache.
+
+    Example: [bold]workbench gc --cache 10G[/bold]
+    """
+    with store(repo) as repository:
+        for line in repository.maintain():
+            emit(line)
+        if cache:
+            emit(f"cache: {repository.cache.trim(parse_size(cache))} bytes freed")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``10G``, ``500M``, ``4096``."""
+    from workbench.domain.errors import UserError
+
+    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    digits = text.upper().removesuffix("B").rstrip("KMGTI")
+    unit = text.upper().removesuffix("B").removeprefix(digits).removesuffix("I")
+    if not digits.isdigit() or unit not in units:
+        raise UserError(f"not a size: {text!r}", "write a number with K, M, G or T, for example 10G")
+    return int(digits) * units[unit]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(init)
+    app.command()(status)
+    app.command()(doctor)
+    app.command()(gc)
