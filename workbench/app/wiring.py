@@ -20,7 +20,7 @@ def open_repository(git_dir: Path) -> Repository:
     """The repository whose Git directory this is; what was cut off before is rolled forward first."""
     from workbench.store.git.repository import GitRepository
 
-    return GitRepository(git_dir)
+    return GitRepository(git_dir, clock=clock())
 
 
 def clock() -> Clock:

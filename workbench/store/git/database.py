@@ -1,0 +1,163 @@
+"""Raw objects of a Git repository: read through one ``git cat-file`` pipe, written through pygit2 with fsync.
+
+The pipe reads without ``import pygit2`` (a tenth of a second that a light command does not have) and streams big blobs
+in bounded memory. Every small object is hashed again when it is read. Not here: what the bytes mean (``encoding``).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from workbench.domain.errors import Corrupt, NotFound, Refused, WorldError
+from workbench.domain.ids import ObjectId, object_id
+from workbench.store.git import process
+from workbench.store.git.encoding import object_id_of
+
+if TYPE_CHECKING:
+    import pygit2
+
+READ_LIMIT_BYTES = 64 << 20
+_PIECE_BYTES = 1 << 20
+
+
+class Database(Protocol):
+    """Where raw objects are kept."""
+
+    def header(self, id: ObjectId) -> tuple[str, int] | None:
+        """Kind and size; None where there is no such object."""
+        ...
+
+    def read(self, id: ObjectId) -> tuple[str, bytes]:
+        """Kind and content, checked against the id; NotFound, or Refused above the limit."""
+        ...
+
+    def stream(self, id: ObjectId, out: Callable[[bytes], object]) -> int:
+        """Hand a blob's content over in pieces; its size. Not checked against the id: the caller has a sha256."""
+        ...
+
+    def write(self, kind: str, data: bytes) -> ObjectId: ...
+
+    def abbreviated(self, prefix: str) -> Sequence[ObjectId]:
+        """The objects whose id starts with ``prefix`` (16 at most)."""
+        ...
+
+
+class GitDatabase:
+    """``object_dirs``: further object folders to read from (a quarantine); with them nothing can be written."""
+
+    def __init__(self, git_dir: Path, *, object_dirs: Sequence[Path] = ()) -> None:
+        self._git_dir = git_dir
+        self._read_only = bool(object_dirs)
+        self._lock = threading.Lock()
+        self._env = process.environment(object_dirs)
+        self._pipe = process.Service(
+            git_dir, "-c", "core.bigFileThreshold=1m", "cat-file", "--batch-command", env=self._env
+        )
+        self._writer: pygit2.Odb | None = None
+
+    def header(self, id: ObjectId) -> tuple[str, int] | None:
+        with self._lock:
+            return self._ask("info", id)
+
+    def read(self, id: ObjectId) -> tuple[str, bytes]:
+        with self._lock:
+            answer = self._ask("contents", id)
+            if answer is None:
+                raise _missing(id)
+            kind, size = answer
+            if size > READ_LIMIT_BYTES:
+                self._drop()
+                raise Refused(f"object {id} is {size} bytes; {READ_LIMIT_BYTES} can be read at once", "stream it")
+            data = self._take(id, size)
+            self._take(id, 1)
+        if object_id_of(kind, data) != id:
+            raise Corrupt(f"object {id} does not match its id", "run `workbench doctor`; restore it from a clone")
+        return kind, data
+
+    def stream(self, id: ObjectId, out: Callable[[bytes], object]) -> int:
+        with self._lock:
+            answer = self._ask("contents", id)
+            if answer is None:
+                raise _missing(id)
+            size = left = answer[1]
+            try:
+                while left:
+                    piece = self._take(id, min(left, _PIECE_BYTES))
+                    left -= len(piece)
+                    out(piece)
+                self._take(id, 1)
+            except BaseException:
+                self._drop()
+                raise
+            return size
+
+    def write(self, kind: str, data: bytes) -> ObjectId:
+        if self._read_only:
+            raise Refused("this view of the repository is read-only", "open the repository without object_dirs")
+        import pygit2
+
+        with self._lock:
+            if self._writer is None:
+                self._writer = _open_for_writing(self._git_dir)
+            try:
+                return ObjectId(str(self._writer.write(_kind_number(kind), data)))
+            except (pygit2.GitError, OSError) as error:
+                raise process.explain(f"storing a {kind}", str(error)) from error
+
+    def abbreviated(self, prefix: str) -> Sequence[ObjectId]:
+        done = process.attempt(self._git_dir, "rev-parse", f"--disambiguate={prefix}", env=self._env)
+        return [object_id(line) for line in done.stdout.decode().split()[:16]]
+
+    def close(self) -> None:
+        with self._lock:
+            self._drop()
+            self._writer = None
+
+    def _ask(self, question: str, id: ObjectId) -> tuple[str, int] | None:
+        try:
+            self._pipe.send(f"{question} {object_id(id)}\n".encode())
+            words = self._pipe.line().decode("ascii", "replace").split(" ")
+        except process.ServiceEnded as error:
+            raise _unreadable(id, error) from error
+        if len(words) != 3:
+            return None
+        return words[1], int(words[2])
+
+    def _take(self, id: ObjectId, size: int) -> bytes:
+        try:
+            return self._pipe.exactly(size)
+        except process.ServiceEnded as error:
+            raise _unreadable(id, error) from error
+
+    def _drop(self) -> None:
+        """End the pipe: what it still has to say is of no use."""
+        self._pipe.close()
+
+
+def _open_for_writing(git_dir: Path) -> pygit2.Odb:
+    import pygit2
+    from pygit2.enums import Option
+
+    # libgit2 ignores core.fsync; without this an acknowledged object may be gone after a power cut.
+    pygit2.option(Option.ENABLE_FSYNC_GITDIR, True)
+    return pygit2.Odb(str(git_dir / "objects"))
+
+
+def _kind_number(kind: str) -> int:
+    return {"commit": 1, "tree": 2, "blob": 3, "tag": 4}[kind]
+
+
+def _missing(id: ObjectId) -> NotFound:
+    return NotFound(
+        f"no object {id} in this repository", "fetch or unbundle what it belongs to, or run `workbench doctor`"
+    )
+
+
+def _unreadable(id: ObjectId, error: process.ServiceEnded) -> Exception:
+    problem = process.explain(f"reading object {id}", error.stderr)
+    if type(problem) is WorldError and "fatal" in error.stderr:
+        return Corrupt(problem.what, "run `workbench doctor`; restore the object from a clone or a bundle")
+    return problem

@@ -1,0 +1,271 @@
+"""The ledger: one commit per change on ``refs/workbench/ledger``, and the refs that are projected from it.
+
+A change takes four steps. Killed after any of them, everything is old or everything becomes new:
+
+1. prepare: the refs it will move are locked and their old values checked, so that no push comes between;
+2. add the entry's commit (parent: the entry before it; tree: ``entry.json``);
+3. move the ledger ref by compare-and-swap: **the commit point**;
+4. move the prepared refs.
+
+Whoever comes next finds an entry whose refs still stand at their old values, and moves them. Writers take turns, so at
+most the newest entry can be unfinished. Not here: how refs are locked and objects kept; both adapters share this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from itertools import islice
+from typing import Any, Protocol
+
+from workbench.domain.errors import Conflict, NotFound, UserError, WorldError
+from workbench.domain.ids import ZERO_ID, ObjectId
+from workbench.domain.ledger import Action, Entry, RefMove
+from workbench.domain.refs import LEDGER, RUN_CACHE
+from workbench.ports.store import Objects, Refs
+from workbench.store.git import locks
+from workbench.store.git.refs import Busy
+
+ENTRY = "entry.json"
+
+_TRIES = 40
+_POINT_PATIENCE_S = 0.5  # short, because locks are held meanwhile; a stale lock is removed before the next try
+_UNDOABLE = ("refs/heads/", "refs/workbench/channels/")
+_NEVER_UNDONE = frozenset({Action.UNDO, Action.HANDLED, Action.INIT})
+
+
+class Prepared(Protocol):
+    def commit(self) -> None: ...
+
+
+class LockingRefs(Refs, Protocol):
+    """Refs that can be prepared, then committed or released."""
+
+    def prepared(self, moves: Sequence[RefMove], *, patience_s: float = ...) -> AbstractContextManager[Prepared]: ...
+
+    def await_unlocked(self, ref: str) -> None: ...
+
+
+class Turn(Protocol):
+    """What the ledger needs of its place: whose turn it is, and a note of the last entry known to be projected."""
+
+    def writers(self) -> AbstractContextManager[None]: ...
+
+    def projected(self) -> str:
+        """A ledger commit whose refs have been moved, or empty when that is not known."""
+        ...
+
+    def note_projected(self, commit: str) -> None: ...
+
+
+class LedgerLog:
+    def __init__(self, objects: Objects, refs: LockingRefs, turn: Turn, now_ms: Callable[[], int]) -> None:
+        self._objects = objects
+        self._refs = refs
+        self._turn = turn
+        self._now_ms = now_ms
+
+    # --- changing ----------------------------------------------------------------------------------------------------
+
+    def change(
+        self,
+        action: Action,
+        moves: Sequence[RefMove],
+        *,
+        who: str,
+        why: str,
+        evidence: Mapping[str, Any] | None = None,
+        files: Mapping[str, bytes | None] | None = None,
+    ) -> Entry:
+        for move in moves:
+            if move.ref in (str(LEDGER), str(RUN_CACHE)):
+                raise UserError(f"{move.ref} is not moved by hand", "give `files` to change the run cache")
+        with self._turn.writers():
+            for _ in _tries():
+                self._refs.await_unlocked(str(LEDGER))
+                before = self._settled_head()
+                planned = [*moves, *self._cache_move(files, who, action)]
+                entry = Entry(
+                    counter=before.counter + 1 if before else 1,
+                    action=action,
+                    moves=tuple(planned),
+                    who=who,
+                    why=why,
+                    time_ms=self._now_ms(),
+                    evidence=evidence or {},
+                )
+                made = self._try(before, entry)
+                if made is not None:
+                    return made
+        raise Conflict(
+            f"the ledger moved {_TRIES} times while entry {entry.counter} was written",
+            "repeat the command",
+            ref=str(LEDGER),
+            current=self._refs.get(str(LEDGER)) or "",
+        )
+
+    def _try(self, before: Entry | None, entry: Entry) -> Entry | None:
+        """One attempt; None when someone moved the ledger or the run cache meanwhile."""
+        try:
+            with self._refs.prepared(entry.moves) as projection:
+                commit = self._write(entry, before)
+                try:
+                    point = RefMove(str(LEDGER), _id(before.commit if before else ""), commit)
+                    with self._refs.prepared([point], patience_s=_POINT_PATIENCE_S) as ledger:
+                        ledger.commit()
+                except (Conflict, Busy):
+                    return None
+                try:
+                    projection.commit()
+                except WorldError as error:
+                    raise _unfinished(entry, error) from error
+        except Conflict as lost:
+            if lost.ref != str(RUN_CACHE):
+                raise
+            return None
+        self._turn.note_projected(commit)
+        return replace(entry, commit=commit)
+
+    def _write(self, entry: Entry, before: Entry | None) -> ObjectId:
+        tree = self._objects.add_tree(None, {ENTRY: entry.to_bytes()})
+        title = " ".join(entry.why.split())[:120]
+        return self._objects.add_commit(
+            tree,
+            parents=[_id(before.commit)] if before else [],
+            message=f"{entry.action}: {title}" if title else str(entry.action),
+            who=entry.who,
+            time_ms=entry.time_ms,
+            trailers=[("Counter", str(entry.counter))],
+        )
+
+    def _cache_move(self, files: Mapping[str, bytes | None] | None, who: str, action: Action) -> Iterator[RefMove]:
+        if not files:
+            return
+        old = self._refs.get(str(RUN_CACHE))
+        tree = self._objects.add_tree(self._objects.commit(old).tree if old else None, files)
+        new = self._objects.add_commit(
+            tree, parents=[old] if old else [], message=f"run cache: {action}", who=who, time_ms=self._now_ms()
+        )
+        yield RefMove(str(RUN_CACHE), old or ZERO_ID, new)
+
+    # --- recovering --------------------------------------------------------------------------------------------------
+
+    def needs_recovery(self) -> bool:
+        """Whether the newest entry is not known to be projected: the price of opening a repository."""
+        head = self._refs.get(str(LEDGER))
+        return head is not None and head != self._turn.projected()
+
+    def recover(self) -> Sequence[Entry]:
+        if not self.needs_recovery():
+            return []
+        with self._turn.writers():
+            return self._roll_forward()
+
+    def _settled_head(self) -> Entry | None:
+        """The newest entry, after making sure that it is projected. Only in our turn."""
+        if self.needs_recovery():
+            self._roll_forward()
+        return self.head()
+
+    def _roll_forward(self) -> list[Entry]:
+        rolled: list[Entry] = []
+        for _ in _tries():
+            head = self.head()
+            if head is None or head.commit == self._turn.projected():
+                return rolled
+            missing = self._missing(head)
+            try:
+                if missing:
+                    self._refs_project(missing)
+                    rolled.append(head)
+            except Conflict:
+                continue  # whoever wrote the entry is still alive and moved them, or a push did
+            self._turn.note_projected(head.commit)
+        raise WorldError("the ledger does not come to rest", "end the process that writes to it, then repeat")
+
+    def _missing(self, entry: Entry) -> list[RefMove]:
+        """The moves of an entry that were not made. A ref at neither value was moved on by someone else since; an
+        object that is not here belongs to a clone that did not take everything."""
+        return [
+            m
+            for m in entry.moves
+            if m.old != m.new
+            and (self._refs.get(m.ref) or ZERO_ID) == m.old
+            and (m.new == ZERO_ID or self._objects.exists(m.new))
+        ]
+
+    def _refs_project(self, moves: Sequence[RefMove]) -> None:
+        with self._refs.prepared(moves) as projection:
+            projection.commit()
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def head(self) -> Entry | None:
+        id = self._refs.get(str(LEDGER))
+        return self._read(id) if id else None
+
+    def history(self, limit: int = 100) -> Sequence[Entry]:
+        id = self._refs.get(str(LEDGER))
+        found: list[Entry] = []
+        while id is not None and len(found) < limit:
+            found.append(self._read(id))
+            parents = self._objects.commit(id).parents
+            id = parents[0] if parents else None
+        return found
+
+    def _read(self, id: ObjectId) -> Entry:
+        return Entry.from_bytes(self._objects.read_file(id, ENTRY), commit=id)
+
+    # --- undoing -----------------------------------------------------------------------------------------------------
+
+    def undo(self, counter: int | None = None, *, who: str, why: str = "") -> Entry:
+        entry = self._to_undo(counter)
+        moves = _undoing(entry)
+        if not moves:
+            raise UserError(
+                f"entry {entry.counter} ({entry.action}) moved no channel and no branch, so there is nothing to undo",
+                "tags are never deleted or moved; see `workbench log --ledger`",
+            )
+        return self.change(
+            Action.UNDO,
+            moves,
+            who=who,
+            why=why or f"undo entry {entry.counter} ({entry.action})",
+            evidence={"undoes": entry.counter},
+        )
+
+    def _to_undo(self, counter: int | None) -> Entry:
+        head = self.head()
+        undone = set()
+        for entry in self.history(head.counter if head else 0):
+            if counter is not None:
+                if entry.counter == counter:
+                    return entry
+            elif entry.action is Action.UNDO:
+                undone.add(entry.evidence.get("undoes"))
+            elif entry.counter not in undone and entry.action not in _NEVER_UNDONE and _undoing(entry):
+                return entry
+        which = "no entry can be undone" if counter is None else f"the ledger has no entry {counter}"
+        raise NotFound(which, "see `workbench log --ledger`")
+
+
+def _tries() -> Iterator[float]:
+    """The first at once, the others after a longer and longer wait."""
+    yield 0.0
+    yield from islice(locks.backoff(locks.BUSY_FOR_S), _TRIES)
+
+
+def _undoing(entry: Entry) -> list[RefMove]:
+    return [RefMove(m.ref, m.new, m.old) for m in entry.moves if m.ref.startswith(_UNDOABLE) and m.old != m.new]
+
+
+def _id(text: str) -> ObjectId:
+    return ObjectId(text) if text else ZERO_ID
+
+
+def _unfinished(entry: Entry, error: WorldError) -> WorldError:
+    return WorldError(
+        f"entry {entry.counter} is recorded, but its refs are not all moved yet: {error.what}",
+        "mend the cause; the next workbench command finishes it",
+    )

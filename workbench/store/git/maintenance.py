@@ -1,0 +1,81 @@
+"""Housekeeping beside live readers and writers: pack what is loose, keep the bitmaps, let garbage go after two weeks.
+
+Large packs carry a ``.keep`` and are never rewritten, unless much of what is packed is garbage. Never prunes at once:
+an object that a writer has added and not yet named would be lost.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from workbench.store.git import locks, process
+from workbench.store.git.doctor import leftovers
+from workbench.store.git.refs import GitRefs
+
+KEEP_BYTES = 32 << 20
+GRACE = "2.weeks.ago"
+_GARBAGE = 0.1  # of the packed objects: above it the large packs are rewritten too
+_REASON = "workbench: a large pack is not rewritten\n"
+
+
+def maintain(git_dir: Path, refs: GitRefs) -> Sequence[str]:
+    """What was done, a sentence each."""
+    with locks.maintaining(git_dir) as alone:
+        return list(_steps(git_dir, refs)) if alone else ["another maintenance is running: nothing to do"]
+
+
+def _steps(git_dir: Path, refs: GitRefs) -> Iterator[str]:
+    for path in refs.sweep():
+        yield f"removed the stale lock {path.relative_to(git_dir)}"
+    swept = leftovers(git_dir)
+    for path in swept:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    if swept:
+        yield f"removed {len(swept)} temporary files of killed git programs"
+    process.run(git_dir, "pack-refs", "--all")
+    yield "packed the refs"
+    if _mostly_used(git_dir):
+        kept = _keep_large(git_dir)
+        process.run(git_dir, "repack", "--geometric=2", "-d", "--quiet", timeout_s=3600)
+        yield f"repacked what is loose or small{f', kept {kept} large packs as they are' if kept else ''}"
+    else:
+        for path in (git_dir / "objects" / "pack").glob("*.keep"):
+            if path.read_text(errors="replace") == _REASON:
+                path.unlink()
+        process.run(git_dir, "repack", "--cruft", f"--cruft-expiration={GRACE}", "-d", "--quiet", timeout_s=3600)
+        yield "repacked everything: more than a tenth of it was garbage"
+    process.run(git_dir, "prune", f"--expire={GRACE}", timeout_s=3600)
+    yield _bitmap(git_dir)
+
+
+def _bitmap(git_dir: Path) -> str:
+    if not any((git_dir / "objects" / "pack").glob("*.pack")):
+        return "nothing is packed yet"
+    done = process.attempt(git_dir, "multi-pack-index", "write", "--bitmap", "--no-progress", timeout_s=3600)
+    if done.returncode == 0:
+        return "wrote the multi-pack index and its bitmap"
+    # An object that a writer added since the repack is loose, so no bitmap can cover it: the next maintenance does.
+    process.run(git_dir, "multi-pack-index", "write", "--no-progress", timeout_s=3600)
+    return "wrote the multi-pack index; its bitmap waits for the next time, because something was added meanwhile"
+
+
+def _keep_large(git_dir: Path) -> int:
+    kept = 0
+    for pack in (git_dir / "objects" / "pack").glob("pack-*.pack"):
+        if pack.stat().st_size >= KEEP_BYTES:
+            keep = pack.with_suffix(".keep")
+            if not keep.exists():
+                keep.write_text(_REASON)
+            kept += 1
+    return kept
+
+
+def _mostly_used(git_dir: Path) -> bool:
+    counted = process.run(git_dir, "count-objects", "-v").decode()
+    packed = next(int(line.split()[1]) for line in counted.splitlines() if line.startswith("in-pack:"))
+    if packed < 1000:
+        return True
+    reached = process.run(git_dir, "rev-list", "--objects", "--all", "--count", "--use-bitmap-index", timeout_s=3600)
+    return int(reached) >= packed * (1 - _GARBAGE)

@@ -1,0 +1,213 @@
+"""The git program as a child: one fixed environment, bounded one-shot calls, persistent services, errors explained.
+
+Not here: what is said to it (see ``refs``, ``objects``). No child sees the person's own git configuration, so the store
+behaves the same for everyone; nothing asks for a password; replace refs are off.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from workbench.domain.errors import Corrupt, ToolMissing, WorkbenchError, WorldError
+
+# On every command line of ours: durable before it is acknowledged, no hooks of whoever made the repository.
+_ALWAYS = ("-c", "core.fsync=all", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0")
+SERVICE_MARK = "workbench.service=true"  # tells our idle services from a person's git (see ``locks``)
+
+_CORRUPT = re.compile(
+    r"corrupt|inflate|bad object|hash mismatch|sha1 mismatch|unable to unpack|packfile .* cannot", re.I
+)
+
+
+def environment(object_dirs: Sequence[Path] = ()) -> dict[str, str]:
+    """All variables that a git child gets. ``object_dirs`` are further folders to read objects from."""
+    variables = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": "/nonexistent",
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_OPTIONAL_LOCKS": "0",
+    }
+    if "TMPDIR" in os.environ:
+        variables["TMPDIR"] = os.environ["TMPDIR"]
+    if object_dirs:
+        variables["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = os.pathsep.join(_quoted(folder) for folder in object_dirs)
+    return variables
+
+
+def _quoted(folder: Path) -> str:
+    """A path in a list that git splits at colons: in C quotes where it holds one."""
+    text = os.fspath(folder)
+    if os.pathsep not in text and not text.startswith('"'):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def command(git_dir: Path, *arguments: str, service: bool = False) -> list[str]:
+    marked = ("-c", SERVICE_MARK) if service else ()
+    return ["git", f"--git-dir={git_dir}", *_ALWAYS, *marked, *arguments]
+
+
+def run(
+    git_dir: Path,
+    *arguments: str,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 600.0,
+) -> bytes:
+    """Run git in ``git_dir`` to its end and return what it printed; a failure becomes an error that says why."""
+    done = attempt(git_dir, *arguments, stdin=stdin, env=env, timeout_s=timeout_s)
+    if done.returncode:
+        raise explain(f"git {arguments[0]}", done.stderr.decode(errors="replace"))
+    return done.stdout
+
+
+def attempt(
+    git_dir: Path,
+    *arguments: str,
+    stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 600.0,
+) -> subprocess.CompletedProcess[bytes]:
+    """Like ``run``, for a caller that looks at the exit status itself."""
+    try:
+        return subprocess.run(
+            command(git_dir, *arguments),
+            input=stdin,
+            capture_output=True,
+            cwd=git_dir,
+            env=dict(env or environment()),
+            timeout=timeout_s,
+        )
+    except FileNotFoundError as error:
+        raise _not_started(git_dir, error) from error
+    except subprocess.TimeoutExpired as error:
+        raise WorldError(f"git {arguments[0]} did not end within {timeout_s:g} s", "look for a stuck disk") from error
+
+
+def explain(what: str, stderr: str) -> WorkbenchError:
+    """The error that git's words stand for."""
+    text = " ".join(line.strip() for line in stderr.splitlines() if line.strip()) or "no reason given"
+    if "No space left on device" in text or "Disk quota exceeded" in text:
+        return WorldError(f"{what}: the disk is full", "free some space and run the command again: nothing was changed")
+    if "dubious ownership" in text:
+        return WorldError(f"{what}: the repository belongs to another user", "run as its owner, or change its owner")
+    if "not a git repository" in text:
+        return WorldError(f"{what}: not a Git repository", "make one with `workbench init PATH`")
+    if _CORRUPT.search(text):
+        return Corrupt(f"{what}: {text}", "run `workbench doctor`; restore the object from a clone or a bundle")
+    return WorldError(f"{what}: {text}", "run `workbench doctor`")
+
+
+def _not_started(git_dir: Path, error: FileNotFoundError) -> WorkbenchError:
+    if not git_dir.is_dir():
+        return WorldError(f"no such repository: {git_dir}", "make one with `workbench init PATH`")
+    return ToolMissing(f"the git program is not installed ({error})", "install it, for example `apt-get install git`")
+
+
+class ServiceEnded(Exception):
+    """The child ended in the middle of a conversation; ``stderr`` is what it said. Never leaves ``workbench.store``."""
+
+    def __init__(self, stderr: str) -> None:
+        super().__init__(stderr)
+        self.stderr = stderr
+
+
+class Service:
+    """A git child that answers over pipes for as long as its owner lives; started on first use, again after a failure.
+
+    Not for several threads at once: the owner holds a lock around a whole question and answer.
+    """
+
+    def __init__(self, git_dir: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        self._command = command(git_dir, *arguments, service=True)
+        self._git_dir = git_dir
+        self._env = dict(env or environment())
+        self._process: subprocess.Popen[bytes] | None = None
+        self._finalizer: weakref.finalize[[subprocess.Popen[bytes]], Service] | None = None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            try:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    cwd=self._git_dir,
+                    env=self._env,
+                    start_new_session=True,  # Ctrl-C is ours to handle; a ref is never left locked by it
+                )
+            except FileNotFoundError as error:
+                raise _not_started(self._git_dir, error) from error
+            self._finalizer = weakref.finalize(self, _end, self._process)
+        return self._process
+
+    def send(self, data: bytes) -> None:
+        process = self._running()
+        assert process.stdin is not None
+        try:
+            process.stdin.write(data)
+            process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def line(self) -> bytes:
+        """The next line of the answer, without its newline."""
+        process = self._running()
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise self._ended()
+        return line[:-1]
+
+    def exactly(self, size: int) -> bytes:
+        process = self._running()
+        assert process.stdout is not None
+        data = process.stdout.read(size)
+        if len(data) != size:
+            raise self._ended()
+        return data
+
+    def close(self) -> None:
+        """End the child and wait for it; the next question starts another."""
+        if self._finalizer is not None:
+            self._finalizer()
+        self._process = self._finalizer = None
+
+    def _ended(self) -> ServiceEnded:
+        """What the child said before it ended."""
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stderr is not None
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        said = process.stderr.read().decode(errors="replace")
+        self.close()
+        return ServiceEnded(said)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End of input ends every service; a transaction that was open is aborted by git itself."""
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+    for pipe in (process.stdout, process.stderr):
+        assert pipe is not None
+        pipe.close()
+    try:
+        process.wait(timeout=5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

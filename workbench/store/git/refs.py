@@ -1,0 +1,251 @@
+"""Refs of a Git repository: read from the files, written only through a persistent ``git update-ref --stdin``.
+
+Why not a library: libgit2 and dulwich run no hooks, and libgit2's deletion racing ``pack-refs`` loses fresh refs.
+Reading one ref is reading its file, as every Git does, because a light command cannot afford to import a library for it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+
+from workbench.domain.errors import Conflict, UserError, WorldError
+from workbench.domain.ids import ZERO_ID, ObjectId, object_id
+from workbench.domain.ledger import RefMove
+from workbench.store.git import locks, process
+
+PATIENCE_S = 10.0  # for locks that others hold; covers the 1.5 s after which a stale one is removed
+
+_ID = re.compile(r"[0-9a-f]{40}\Z")
+_LOCKED = re.compile(r"Unable to create '([^']+\.lock)': File exists")
+_MAX_SYMBOLIC = 5
+_NO_WAIT = ("-c", "core.filesRefLockTimeout=0", "-c", "core.packedRefsTimeout=0")
+# git-check-ref-format(1), with less allowed: every ref lies below refs/, ASCII without blanks and quotes.
+_REF = re.compile(r"refs/(?!.*(?:\.\.|//|/\.|\.lock(?:/|\Z)|@\{|\.\Z|/\Z|\./))[!#$%&'()+,\-./0-9;<=>@A-Z_a-z{|}]+\Z")
+
+
+def check_ref(ref: str) -> str:
+    if not _REF.match(ref) or len(ref) > 400:
+        raise UserError(f"not a full ref name: {ref!r}", "a ref starts with refs/; see git-check-ref-format(1)")
+    return ref
+
+
+def check_moves(moves: Sequence[RefMove]) -> list[RefMove]:
+    """Sorted by name, so that two writers lock in the same order; no ref twice."""
+    ordered = sorted(moves, key=lambda move: check_ref(move.ref))
+    for first, second in pairwise(ordered):
+        if first.ref == second.ref:
+            raise UserError(f"{first.ref} is moved twice in one change", "move each ref once")
+    return ordered
+
+
+def conflict(move: RefMove, current: ObjectId | None) -> Conflict:
+    stands = f"at {current}" if current else "absent"
+    expected = "absent" if move.old == ZERO_ID else f"at {move.old}"
+    return Conflict(
+        f"{move.ref} is {stands}, not {expected}",
+        "someone else changed it: read it again and repeat",
+        ref=move.ref,
+        current=current or "",
+    )
+
+
+class Busy(WorldError):
+    """A ref stayed locked by someone else for longer than we wait."""
+
+
+class GitRefs:
+    def __init__(self, git_dir: Path) -> None:
+        self._git_dir = git_dir
+        self._lock = threading.RLock()
+        self._idle: list[Updater] = []
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def get(self, ref: str) -> ObjectId | None:
+        for _ in range(_MAX_SYMBOLIC):
+            text = self._loose(ref)
+            if text is None:
+                return self._packed(ref)
+            if not text.startswith("ref: "):
+                if not _ID.match(text):
+                    raise WorldError(f"the file of {ref} is broken: {text[:60]!r}", "run `workbench doctor`")
+                return ObjectId(text)
+            ref = text[5:].strip()
+        raise WorldError(f"{ref} is a symbolic ref in a circle", "run `workbench doctor`")
+
+    def all(self, prefix: str = "refs/") -> Mapping[str, ObjectId]:
+        # A pattern must be a whole name or end at a slash for git; the rest of the prefix is compared here.
+        pattern = prefix[: prefix.rfind("/") + 1] or "refs/"
+        listed = process.run(self._git_dir, "for-each-ref", "--format=%(objectname) %(refname)", pattern)
+        pairs = (line.split(" ", 1) for line in listed.decode("utf-8", "replace").splitlines())
+        return {ref: ObjectId(id) for id, ref in pairs if ref.startswith(prefix)}
+
+    def _loose(self, ref: str) -> str | None:
+        if ref != "HEAD":
+            check_ref(ref)
+        try:
+            return (self._git_dir / ref).read_text("ascii", "replace").strip()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+
+    def _packed(self, ref: str) -> ObjectId | None:
+        """Read after the loose file was missing: ``pack-refs`` writes here before it removes that one."""
+        try:
+            packed = (self._git_dir / "packed-refs").read_bytes()
+        except FileNotFoundError:
+            return None
+        ending = b" %s\n" % ref.encode()
+        position = packed.find(ending)
+        while position >= 0:
+            line = packed[packed.rfind(b"\n", 0, position) + 1 : position]
+            if len(line) == 40:
+                return object_id(line.decode("ascii", "replace"))
+            position = packed.find(ending, position + 1)
+        return None
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def swap(self, moves: Sequence[RefMove]) -> None:
+        if moves:
+            with self.prepared(moves) as transaction:
+                transaction.commit()
+
+    @contextmanager
+    def prepared(self, moves: Sequence[RefMove], *, patience_s: float = PATIENCE_S) -> Iterator[Updater]:
+        """Locks taken and old values checked; ``commit()`` moves the refs, leaving without it releases them.
+
+        Conflict when an old value does not hold. Waits a bounded while for refs that others have locked, then Busy.
+        """
+        ordered = check_moves(moves)
+        with ExitStack() as stack:
+            updater = self._prepare(ordered, patience_s, stack)
+            try:
+                yield updater
+            finally:
+                updater.abort()
+                with self._lock:
+                    self._idle.append(updater)
+
+    def _prepare(self, moves: Sequence[RefMove], patience_s: float, stack: ExitStack) -> Updater:
+        waits = locks.backoff(patience_s)
+        while True:
+            with self._lock:
+                updater = self._idle.pop() if self._idle else Updater(self._git_dir)
+            attempt = stack.enter_context(ExitStack())
+            attempt.enter_context(locks.transaction(self._git_dir))
+            try:
+                updater.prepare(moves)
+                return updater
+            except process.ServiceEnded as error:
+                attempt.close()
+                self._raise_if_settled(moves, error.stderr)
+                locked = Path(match[1]) if (match := _LOCKED.search(error.stderr)) else None
+            except BaseException:
+                updater.close()
+                raise
+            self._wait_for(locked, waits)
+
+    def _wait_for(self, locked: Path | None, waits: Iterator[float]) -> None:
+        """Until the lock has gone or was removed as stale; nothing of ours is held meanwhile."""
+        sighting = locks.Sighting.of(locked) if locked else None
+        while next(waits, None) is not None:
+            if sighting is None or not sighting.unchanged() or locks.remove_stale(self._git_dir, [sighting]):
+                return
+        raise self._busy(locked)
+
+    def await_unlocked(self, ref: str) -> None:
+        """Wait until nobody holds the lock of ``ref``; a stale one is removed."""
+        locked = self._git_dir / f"{check_ref(ref)}.lock"
+        if locked.exists():
+            self._wait_for(locked, locks.backoff(PATIENCE_S))
+
+    def sweep(self) -> list[Path]:
+        """Remove the stale locks of all refs. Takes 1.5 s when there is any lock, else nothing."""
+        sightings = [s for path in locks.lock_files(self._git_dir) if (s := locks.Sighting.of(path))]
+        removed: list[Path] = []
+        waits = locks.backoff(2 * locks.STALE_AFTER_S, most_s=0.2)
+        while sightings and next(waits, None) is not None:
+            removed += locks.remove_stale(self._git_dir, sightings)
+            sightings = [s for s in sightings if s.unchanged()]
+        return removed
+
+    def _raise_if_settled(self, moves: Sequence[RefMove], stderr: str) -> None:
+        """Say what is wrong, unless it is a lock that will go away."""
+        for move in moves:
+            current = self.get(move.ref)
+            if (current or ZERO_ID) != move.old:
+                raise conflict(move, current)
+        if _LOCKED.search(stderr):
+            return
+        if " exists; cannot create" in stderr or "cannot process" in stderr:
+            raise Conflict(stderr.strip().removeprefix("fatal: "), "a ref and a folder of refs cannot share a name")
+        if "nonexistent object" in stderr or "non-commit object" in stderr:
+            raise UserError(stderr.strip().removeprefix("fatal: "), "add the object before naming it")
+        if "expected" in stderr or "already exists" in stderr or "unable to resolve" in stderr:
+            return  # it was another value for a moment, and is back
+        raise process.explain("moving refs", stderr)
+
+    def _busy(self, locked: Path | None) -> Busy:
+        others = locks.foreign_git(self._git_dir)
+        who = f" by git (pid {', '.join(map(str, others))})" if others else ""
+        return Busy(
+            f"a ref is locked{who}, and does not come free: {locked.name if locked else 'unknown'}",
+            "wait for that command to end, then repeat; `workbench doctor` removes locks that nobody holds",
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            for updater in self._idle:
+                updater.close()
+            self._idle.clear()
+
+
+class Updater:
+    """One ``git update-ref --stdin``: one transaction at a time, any number one after the other."""
+
+    def __init__(self, git_dir: Path) -> None:
+        # git does not wait for locks here: we do, holding nothing, so that a stale one can be told and removed.
+        self._service = process.Service(git_dir, *_NO_WAIT, "update-ref", "--stdin", "--no-deref")
+        self._prepared = False
+
+    def prepare(self, moves: Sequence[RefMove]) -> None:
+        lines = ["start"]
+        for move in moves:
+            if move.old == move.new:
+                lines.append(f"verify {move.ref} {object_id(move.old)}")
+            elif move.new == ZERO_ID:
+                lines.append(f"delete {move.ref} {object_id(move.old)}")
+            else:
+                lines.append(f"update {move.ref} {object_id(move.new)} {object_id(move.old)}")
+        lines.append("prepare")
+        self._ask("\n".join(lines), 2)
+        self._prepared = True
+
+    def commit(self) -> None:
+        """All moves are on disk when it returns; an error says that some may not be."""
+        assert self._prepared
+        self._prepared = False
+        try:
+            self._ask("commit", 1)
+        except process.ServiceEnded as error:
+            raise process.explain("moving refs", error.stderr) from error
+
+    def abort(self) -> None:
+        if self._prepared:
+            self._prepared = False
+            with suppress(process.ServiceEnded):  # it has ended, and with it the transaction
+                self._ask("abort", 1)
+
+    def close(self) -> None:
+        self._service.close()
+
+    def _ask(self, text: str, num_answers: int) -> None:
+        self._service.send(text.encode() + b"\n")
+        for _ in range(num_answers):
+            answer = self._service.line()
+            assert answer.endswith(b": ok"), answer
