@@ -25,7 +25,7 @@ from workbench.domain.refs import ArtifactTag, Kind
 from workbench.domain.version import FIRST, Bump
 from workbench.ports.store import Artifact, CommitInfo, Ledger, Objects, Refs, Staged
 from workbench.store.payload.blobs import Blobs
-from workbench.store.payload.files import Located, locate, pour, store
+from workbench.store.payload.files import Located, locate, pour, store, write_into
 from workbench.store.payload.run_cache import entry_files, find
 
 TAGS = "refs/tags/"
@@ -205,7 +205,7 @@ class StoredArtifacts:
         try:
             (draft / MANIFEST).write_bytes(artifact.manifest.to_bytes())
             (draft / PAYLOAD).mkdir()
-            write_files(self.pour, artifact, artifact.manifest.files, draft / PAYLOAD)
+            write_into(draft / PAYLOAD, lambda create: self.pour(artifact, artifact.manifest.files, create))
             draft.chmod(0o755)
             draft.rename(folder)
         except OSError as error:
@@ -225,24 +225,6 @@ class StoredArtifacts:
 
 
 Pour = Callable[[Artifact, Sequence[FileEntry], Callable[[FileEntry], BinaryIO]], Iterator[FileEntry]]
-
-
-def write_files(pour_files: Pour, artifact: Artifact, files: Sequence[FileEntry], folder: Path) -> None:
-    """Write payload files into a private, empty folder."""
-    current: list[BinaryIO] = []
-
-    def create(entry: FileEntry) -> BinaryIO:
-        path = folder / entry.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        current.append(open(path, "xb", buffering=0))  # noqa: SIM115 (closed below)
-        return current[-1]
-
-    try:
-        for _ in pour_files(artifact, files, create):
-            current.pop().close()
-    finally:
-        for stream in current:
-            stream.close()
 
 
 class _Parts:

@@ -176,3 +176,24 @@ def _pour_one(pieces: Iterator[tuple[bytes, bool]], file: Located, out: BinaryIO
 
 
 _REPAIR = "fetch the artifact from another clone or a bundle, or build it again"
+
+
+def write_into(folder: Path, pouring: Callable[[Callable[[FileEntry], BinaryIO]], Iterator[FileEntry]]) -> None:
+    """Write the files of a ``pour`` into a private, empty folder."""
+    current: list[BinaryIO] = []
+    made = {folder}
+
+    def create(entry: FileEntry) -> BinaryIO:
+        path = folder / entry.path
+        if path.parent not in made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.add(path.parent)
+        current.append(open(path, "xb", buffering=0))  # noqa: SIM115 (closed below)
+        return current[-1]
+
+    try:
+        for _ in pouring(create):
+            current.pop().close()
+    finally:
+        for stream in current:
+            stream.close()

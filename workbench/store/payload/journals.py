@@ -1,0 +1,244 @@
+"""``ports.store.Journals``: append-only streams. Appended is durable at once; sealed segments are commits.
+
+A record is one line, ``<sequence number> <crc32 of the rest, 8 hex digits> <canonical JSON>``. Appends go to one local
+file for each stream, ``<folder>/<stream>.open``, under a lock and with fsync. Sealing commits that file to
+``refs/workbench/journal/<stream>``, whose tree holds ``format`` and ``<first // 1,000,000>/<first>-<last>``. Killed
+anywhere, a line that was cut off is dropped by whoever appends next, and a file that was sealed but not yet removed is
+known by its numbers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import weakref
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from workbench.domain.canonical import canonical_json
+from workbench.domain.errors import Corrupt, Refused, WorldError
+from workbench.domain.ids import ZERO_ID, ObjectId
+from workbench.domain.ledger import RefMove
+from workbench.domain.refs import Journal
+from workbench.ports.store import Objects, Refs
+from workbench.store.payload.packs import fsync_folder
+
+FORMAT = b"1\n"
+RECORD_MAX = 4 << 20  # bytes
+SEGMENT_MAX = 8 << 20  # an open file is sealed before it grows beyond
+_PER_FOLDER = 1_000_000
+_WHO = "workbench <workbench@localhost>"
+
+Record = tuple[int, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Tail:
+    """An open file at its end. Its descriptor is kept, so that its inode cannot come to stand for another file."""
+
+    fd: int
+    inode: int
+    size: int
+    next: int
+
+
+class StoredJournals:
+    """Journals over any repository; ``folder`` holds the open files and nothing else."""
+
+    def __init__(self, objects: Objects, refs: Refs, folder: Path, *, now_ms: Callable[[], int]) -> None:
+        self._objects = objects
+        self._refs = refs
+        self._folder = folder
+        self._now_ms = now_ms
+        self._tails: dict[str, _Tail] = {}
+        self._close = weakref.finalize(self, _close_all, self._tails)
+
+    # --- the port -----------------------------------------------------------------------------------------------------
+
+    def append(self, stream: str, record: Mapping[str, Any]) -> int:
+        text = canonical_json(dict(record))
+        if len(text) > RECORD_MAX:
+            raise Refused(
+                f"a journal record of {len(text)} bytes ({RECORD_MAX} at most)", "store large data as payload"
+            )
+        with self._locked(stream, fcntl.LOCK_EX) as path:
+            with suppress(FileNotFoundError):
+                if path.stat().st_size + len(text) > SEGMENT_MAX:
+                    self._seal(stream, path)
+            return self._append(stream, path, text)
+
+    def seal(self, stream: str) -> ObjectId | None:
+        with self._locked(stream, fcntl.LOCK_EX) as path:
+            self._seal(stream, path)
+        return self._refs.get(str(Journal(stream)))
+
+    def read(self, stream: str, after: int = -1) -> Iterator[Record]:
+        with self._locked(stream, fcntl.LOCK_SH) as path:
+            top = self._refs.get(str(Journal(stream)))
+            data = _contents(path)
+        sealed = self._segments(stream, top)
+        for first, last, blob in sealed:
+            if last > after:
+                yield from self._sealed_records(stream, first, last, blob, after)
+        done = max(after, sealed[-1][1] if sealed else -1)
+        yield from (record for record in _complete(data)[0] if record[0] > done)
+
+    # --- appending ----------------------------------------------------------------------------------------------------
+
+    def _append(self, stream: str, path: Path, text: bytes) -> int:
+        tail = self._tail(stream, path)
+        line = _line(tail.next, text)
+        try:
+            _write_all(tail.fd, line)
+            os.fsync(tail.fd)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(tail.fd, tail.size)
+            self._forget(stream)
+            raise
+        self._tails[stream] = replace(tail, size=tail.size + len(line), next=tail.next + 1)
+        return tail.next
+
+    def _tail(self, stream: str, path: Path) -> _Tail:
+        """Where the next record goes; what a killed writer left behind the last whole line is cut off."""
+        known = self._tails.get(stream)
+        with suppress(FileNotFoundError):
+            status = path.lstat()
+            if known is not None and (known.inode, known.size) == (status.st_ino, status.st_size):
+                return known
+        self._forget(stream)
+        new = not path.exists()
+        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            if new:
+                fsync_folder(path.parent)
+            records, good = _complete(_contents(path))
+            os.ftruncate(fd, good)
+            sealed = self._segments(stream, self._refs.get(str(Journal(stream))))
+            following = max(sealed[-1][1] + 1 if sealed else 0, records[-1][0] + 1 if records else 0)
+            tail = _Tail(fd, os.fstat(fd).st_ino, good, following)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._tails[stream] = tail
+        return tail
+
+    def _forget(self, stream: str) -> None:
+        tail = self._tails.pop(stream, None)
+        if tail is not None:
+            os.close(tail.fd)
+
+    # --- sealing ------------------------------------------------------------------------------------------------------
+
+    def _seal(self, stream: str, path: Path) -> None:
+        data = _contents(path)
+        records, _ = _complete(data)
+        ref = str(Journal(stream))
+        old = self._refs.get(ref)
+        sealed = self._segments(stream, old)
+        done = sealed[-1][1] if sealed else -1
+        if records and records[-1][0] > done:
+            fresh = [record for record in records if record[0] > done]
+            first, last = fresh[0][0], fresh[-1][0]
+            lines = (
+                data[:good] if len(fresh) == len(records) else b"".join(_line(n, canonical_json(r)) for n, r in fresh)
+            )
+            name = f"{first // _PER_FOLDER:06d}/{first:012d}-{last:012d}"
+            tree = self._objects.add_tree(
+                self._objects.commit(old).tree if old else None, {name: lines, "format": FORMAT}
+            )
+            commit = self._objects.add_commit(
+                tree,
+                parents=[old] if old else [],
+                message=f"journal {stream}: {first} to {last}",
+                who=_WHO,
+                time_ms=self._now_ms(),
+            )
+            self._refs.swap([RefMove(ref, old or ZERO_ID, commit)])
+        path.unlink(missing_ok=True)
+        self._forget(stream)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _segments(self, stream: str, top: ObjectId | None) -> list[tuple[int, int, ObjectId]]:
+        """First and last number and blob of each sealed segment, in order."""
+        if top is None:
+            return []
+        found = []
+        for entry in self._objects.walk(top):
+            if entry.path == "format":
+                if self._objects.read_blob(entry.id) != FORMAT:
+                    raise Corrupt(f"journal {stream} has an unknown format", "upgrade workbench")
+                continue
+            first, _, last = entry.path.rpartition("/")[2].partition("-")
+            if not (first.isdecimal() and last.isdecimal()):
+                raise Corrupt(f"journal {stream} holds {entry.path!r}", "run `workbench doctor`")
+            found.append((int(first), int(last), entry.id))
+        return sorted(found)
+
+    def _sealed_records(self, stream: str, first: int, last: int, blob: ObjectId, after: int) -> Iterator[Record]:
+        data = self._objects.read_blob(blob)
+        records, good = _complete(data)
+        if good != len(data) or [number for number, _ in records] != list(range(first, last + 1)):
+            raise Corrupt(f"journal {stream}: segment {first} to {last} is damaged", "fetch it from another clone")
+        yield from (record for record in records if record[0] > after)
+
+    # --- places and locks ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _locked(self, stream: str, how: int) -> Iterator[Path]:
+        """The stream's open file, locked between processes. A lock of its own, because the file comes and goes."""
+        Journal(stream)  # checks the name
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self._folder / f"{stream}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(fd, how)
+                yield self._folder / f"{stream}.open"
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise WorldError(
+                f"journal {stream} cannot be used: {error.strerror}", "check the disk and its owner"
+            ) from error
+
+
+def _line(number: int, text: bytes) -> bytes:
+    return b"%d %08x %b\n" % (number, zlib.crc32(text), text)
+
+
+def _contents(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _complete(data: bytes) -> tuple[list[Record], int]:
+    """The whole records at the start of ``data``, and how many bytes they take."""
+    records: list[Record] = []
+    good = 0
+    while (end := data.find(b"\n", good)) >= 0:
+        parts = data[good:end].split(b" ", 2)
+        if len(parts) != 3 or not parts[0].isdigit() or b"%08x" % zlib.crc32(parts[2]) != parts[1]:
+            break
+        records.append((int(parts[0]), json.loads(parts[2])))
+        good = end + 1
+    return records, good
+
+
+def _close_all(tails: dict[str, _Tail]) -> None:
+    for tail in tails.values():
+        os.close(tail.fd)
+    tails.clear()
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

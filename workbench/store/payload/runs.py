@@ -1,0 +1,129 @@
+"""``ports.store.RunStore``: the record, logs and checkpoints of a run, under ``refs/workbench/runs/<ulid>``.
+
+Every write is a parentless commit that replaces the one before, moved by compare-and-swap: a checkpoint that is no
+longer named frees its bytes at the next maintenance. A stored folder is ``<path>/files.json`` and ``<path>/payload/…``,
+cut and verified like an artifact's payload.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from workbench.domain import ids
+from workbench.domain.canonical import canonical_lines
+from workbench.domain.errors import Conflict, Corrupt, Refused, UserError, WorldError
+from workbench.domain.ids import ZERO_ID, ObjectId, Ulid
+from workbench.domain.ledger import RefMove
+from workbench.domain.manifest import PAYLOAD, FileEntry
+from workbench.domain.refs import OWN_NAMESPACE, RunRef
+from workbench.ports.store import Objects, Refs
+from workbench.store.payload.blobs import Blobs
+from workbench.store.payload.files import locate, pour, store, write_into
+
+RUNS = f"{OWN_NAMESPACE}runs/"
+FILES = "files.json"
+FORMAT = 1
+_ATTEMPTS = 20
+_BACKOFF_S = 0.01
+_WHO = "workbench <workbench@localhost>"
+
+
+class StoredRuns:
+    def __init__(self, objects: Objects, refs: Refs, blobs: Blobs, *, now_ms: Callable[[], int]) -> None:
+        self._objects = objects
+        self._refs = refs
+        self._blobs = blobs
+        self._now_ms = now_ms
+
+    def list(self) -> Sequence[Ulid]:
+        found = []
+        for ref in self._refs.all(RUNS):
+            try:
+                found.append(ids.ulid(ref[len(RUNS) :]))
+            except UserError:
+                continue
+        return sorted(found, reverse=True)
+
+    def read(self, run: Ulid, path: str) -> bytes | None:
+        top = self._refs.get(str(RunRef(run)))
+        found = self._objects.entry(top, path) if top else None
+        return None if found is None or found.mode == 0o40000 else self._objects.read_blob(found.id)
+
+    def write(
+        self, run: Ulid, files: Mapping[str, bytes | None], *, folders: Mapping[str, Path | None] | None = None
+    ) -> None:
+        changes: dict[str, bytes | ObjectId | None] = dict(files)
+        for path, folder in (folders or {}).items():
+            changes[path] = None if folder is None else self._store_folder(folder)
+        ref = str(RunRef(run))
+        for attempt in range(_ATTEMPTS):
+            old = self._refs.get(ref)
+            tree = self._objects.add_tree(self._objects.commit(old).tree if old else None, changes)
+            commit = self._objects.add_commit(tree, parents=(), message=f"run {run}", who=_WHO, time_ms=self._now_ms())
+            if commit == old:
+                return
+            try:
+                self._refs.swap([RefMove(ref, old or ZERO_ID, commit)])
+            except Conflict:
+                if attempt + 1 == _ATTEMPTS:
+                    raise
+                time.sleep(random.uniform(0, _BACKOFF_S * 2 ** min(attempt, 6)))
+                continue
+            return
+
+    def _store_folder(self, folder: Path) -> ObjectId:
+        with self._blobs.writer() as writer:
+            blobs, files = store(folder, writer)
+            listing = {
+                "format": FORMAT,
+                "files": [[entry.path, entry.sha256, entry.size, entry.chunks] for entry in files],
+            }
+            paths = {f"{PAYLOAD}/{path}": id for path, id in blobs.items()}
+            return writer.tree({**paths, FILES: writer.blob(canonical_lines(listing))})
+
+    def checkout_folder(self, run: Ulid, path: str, into: Path) -> bool:
+        top = self._refs.get(str(RunRef(run)))
+        found = self._objects.entry(top, path) if top else None
+        if found is None or found.mode != 0o40000 or self._objects.entry(found.id, FILES) is None:
+            return False
+        if into.exists() and (not into.is_dir() or any(into.iterdir())):
+            raise Refused(f"{into} is there already", "name a new or an empty folder")
+        files = _listing(self._objects.read_file(found.id, FILES), path)
+        into.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{into.name}.", dir=into.parent))
+        try:
+            located = locate(self._objects, found.id, PAYLOAD, files)
+            write_into(draft, lambda create: pour(self._blobs, located, create))
+            draft.rename(into)
+        except OSError as error:
+            raise WorldError(f"cannot write {into}: {error.strerror}", "free disk space") from error
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return True
+
+    def delete(self, runs: Iterable[Ulid]) -> None:
+        for run in runs:
+            ref = str(RunRef(run))
+            old = self._refs.get(ref)
+            if old is not None:
+                self._refs.swap([RefMove(ref, old, ZERO_ID)])
+
+
+def _listing(data: bytes, path: str) -> list[FileEntry]:
+    try:
+        raw = json.loads(data)
+        if raw["format"] != FORMAT:
+            raise Corrupt(
+                f"{path} has format {raw['format']!r}; this workbench reads format {FORMAT}", "upgrade workbench"
+            )
+        return [
+            FileEntry(name, ids.digest(sha256), int(size), int(chunks)) for name, sha256, size, chunks in raw["files"]
+        ]
+    except (ValueError, KeyError, TypeError, UserError) as error:
+        raise Corrupt(f"the list of files of {path} cannot be read: {error}", "delete the run") from error
