@@ -145,9 +145,7 @@ class StoredJournals:
         if records and records[-1][0] > done:
             fresh = [record for record in records if record[0] > done]
             first, last = fresh[0][0], fresh[-1][0]
-            lines = (
-                data[:good] if len(fresh) == len(records) else b"".join(_line(n, canonical_json(r)) for n, r in fresh)
-            )
+            lines = b"".join(_line(number, canonical_json(record)) for number, record in fresh)
             name = f"{first // _PER_FOLDER:06d}/{first:012d}-{last:012d}"
             tree = self._objects.add_tree(
                 self._objects.commit(old).tree if old else None, {name: lines, "format": FORMAT}
