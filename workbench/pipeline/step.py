@@ -28,7 +28,7 @@ from workbench.pipeline.records import (
     find_checkpoints,
     remove_tree,
 )
-from workbench.ports.store import Repository
+from workbench.ports.store import Objects, Repository
 
 
 class Stopped(Exception):
@@ -53,6 +53,7 @@ class StepRun:
     run: Ulid
     plan: StepPlan
     folder: Path
+    source: Objects  # where a command's code stands, at
     commit: ObjectId
     workers: int
 
@@ -147,7 +148,7 @@ class StepRun:
             return self.folder
         place = self.folder / "code"
         place.mkdir()
-        objects = self.repository.objects
+        objects = self.source
         for path in self.plan.use.spec.code_paths:
             entry = objects.entry(self.commit, path)
             assert entry is not None, "the code digest has read it"

@@ -1,8 +1,8 @@
 """The walk of a pipeline: each step is decided, run or reused, and published; the run's record tells it as it goes.
 
-Nothing is half done at any point: a step's files become objects, and one ledger entry publishes them with the run
-cache's entry. A walker that dies leaves a record that says ``running`` and no lock; the next one marks it abandoned, and
-a run of the same work reuses what was published and resumes training from its last checkpoint.
+Nothing is half done at any point (``publish``). A walker that dies leaves a record that says ``running`` and no lock;
+the next one marks it abandoned, and a run of the same work reuses what was published and resumes training from its last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from workbench.domain.events import Progress
 from workbench.domain.ids import ObjectId, Ulid
 from workbench.domain.refs import Kind
 from workbench.domain.run import RunRecord, State, StepRecord
-from workbench.domain.stage import StageResult, StageSpec
+from workbench.domain.stage import StageSpec
 from workbench.pipeline import watch
-from workbench.pipeline.bump import decide_bump
 from workbench.pipeline.definition import load
-from workbench.pipeline.plan import Mode, Planner, StepPlan, input_tags, manifest_of
+from workbench.pipeline.plan import Mode, Planner, StepPlan
+from workbench.pipeline.publish import publish
 from workbench.pipeline.records import EVENTS, RECORD, RunFolder, log_path, queued, read_record, remove_tree
 from workbench.pipeline.step import Listener, StepRun, Stopped
 from workbench.ports.store import Artifact, Repository
@@ -192,58 +192,18 @@ class Walk:
     def _execute(self, step: StepPlan, folder: Path, log: _Log) -> tuple[Artifact | None, str]:
         spec = step.use.spec
         threads = self.planner.definition.threads if spec.hardware else self.settings.workers
-        run = StepRun(self.repository, self._record.id, step, folder, self.planner.commit, threads)
+        run = StepRun(
+            self.repository, self._record.id, step, folder, self.repository.objects, self.planner.commit, threads
+        )
         resumed = run.take_checkpoint()
         self._tell(watch.StepStarted(step.stage, str(step.reason), resumed))
         result = run.execute(self._listener(step.stage, log))
-        published = self._publish(step, run.output, result)
+        published = publish(
+            self.repository, step, run.output, result, record=self._record, mode=self.mode, who=self.settings.who
+        )
         run.drop_checkpoints()
         remove_tree(folder)
         return published
-
-    def _publish(self, step: StepPlan, output: Path, result: StageResult) -> tuple[Artifact | None, str]:
-        """The artifact and why its version took this step; evidence alone for a stage that makes none."""
-        assert step.parts is not None
-        who, why = self.settings.who, f"{step.stage} of run {self._record.id}: {step.reason}"
-        if step.use.spec.makes is None:
-            entry = {
-                "artifact": "",
-                "tree": "",
-                "commit": "",
-                "parts": step.parts.to_json(),
-                "result": {"counts": dict(result.counts), "metrics": dict(result.metrics)},
-            }
-            self.repository.run_cache.put(step.key, entry, who=who, why=why)
-            return None, ""
-        artifacts = self.repository.artifacts
-        manifest = replace(
-            manifest_of(step.use, step.parts, step.inputs), counts=dict(result.counts), metrics=dict(result.metrics)
-        )
-        staged = artifacts.stage(output, manifest)
-        latest = artifacts.latest(step.use.spec.makes, step.use.artifact)
-        old = artifacts.get(latest) if latest else None
-        inputs = [each.artifact for each in step.inputs if each.artifact]
-        decision = decide_bump(
-            step.use.spec,
-            old.manifest if old else None,
-            staged.manifest,
-            old_inputs=input_tags(old) if old else (),
-            new_inputs=[each.tag for each in inputs],
-            breaks=result.breaks,
-            at_least=self.mode.at_least(step.use),
-        )
-        published = artifacts.publish(
-            staged,
-            bump=decision.bump,
-            inputs=[(each.tag, each.commit) for each in inputs],
-            source=self._record.source,
-            run=self._record.id,
-            who=who,
-            why=why,
-            cache=step.parts.to_json(),
-        )
-        same = old is not None and published.tag == old.tag
-        return published, "the same as before" if same else f"{decision.bump}: {', '.join(decision.why)}"
 
     def _listener(self, stage: str, log: _Log) -> Listener:
         def progress(event: Progress) -> None:
