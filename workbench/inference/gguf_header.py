@@ -1,8 +1,8 @@
 """A bounded reader of GGUF headers, in plain Python, so that llama.cpp never sees one that is out of bounds.
 
 Every count, length, type, shape and offset is checked before memory is set aside for it; of arrays only the length is
-kept, so a hostile file costs little time and no memory. Source: the GGUF specification, versions 2 and 3, little-endian.
-Not here: tensor data, which is never read.
+kept, so a hostile file costs little time and no memory. Source: the GGUF specification, versions 2 and 3, little
+endian. Not here: tensor data, which is never read.
 """
 
 from __future__ import annotations

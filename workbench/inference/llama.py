@@ -88,7 +88,7 @@ class LlamaModel:
 
     def tokenize(self, text: str) -> Sequence[int]:
         """As the model's own tokenizer does it, without begin and end, control text not parsed. SentencePiece writes a
-        blank as U+2581; a U+2581 in the text itself is encoded as its bytes, so that it does not come back as a blank."""
+        blank as U+2581; a U+2581 in the text itself is encoded as its bytes, so that it does not come back as one."""
         with self._lock:
             return self._ids(text)
 

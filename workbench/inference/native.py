@@ -17,22 +17,23 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
+from llama_cpp import _utils
 from llama_cpp import llama_cpp as c
 
 from workbench.domain.errors import Corrupt, UserError, WorldError
 
 CHUNK = 512  # tokens of a prompt that are computed at once: fixed, so that results never depend on history
 CONTEXT_LIMIT = 8192  # tokens, where nobody asks for more: a model's own may be 128 k, and its cache gigabytes
-_ERROR_LEVELS = (2, 3)  # ggml's warning and error
+_WARNING, _ERROR = 2, 3  # ggml's numbers
 
-_messages: deque[str] = deque(maxlen=20)
+_messages: deque[tuple[int, str]] = deque(maxlen=20)
 _open: weakref.WeakSet[NativeModel] = weakref.WeakSet()
 
 
 @c.llama_log_callback  # type: ignore[untyped-decorator]
 def _keep_log(level: int, text: bytes, _user: ctypes.c_void_p) -> None:
-    if level in _ERROR_LEVELS:
-        _messages.append(text.decode("utf-8", "replace").strip())
+    if level in (_WARNING, _ERROR):
+        _messages.append((level, text.decode("utf-8", "replace").strip()))
 
 
 def start() -> None:
@@ -43,13 +44,13 @@ def start() -> None:
 
 @contextlib.contextmanager
 def complaints() -> Iterator[list[str]]:
-    """Warnings and errors that llama.cpp logs meanwhile: the list is filled at the end."""
+    """What llama.cpp complains of meanwhile, warnings before errors: the list is filled at the end."""
     _messages.clear()
     heard: list[str] = []
     try:
         yield heard
     finally:
-        heard.extend(message for message in _messages if message and message != ".")
+        heard.extend(text for _, text in sorted(_messages, key=lambda message: message[0]) if text)
 
 
 def library_version() -> str:
@@ -85,7 +86,7 @@ class NativeModel:
             self._model = c.llama_model_load_from_file(str(path).encode(), _model_params())
         if not self._model:
             raise Corrupt(
-                f"llama.cpp cannot load {path.name}: {_last(heard)}", "fetch the file again and compare its sha256"
+                f"llama.cpp cannot load {path.name}: {reason(heard)}", "fetch the file again and compare its sha256"
             )
         _open.add(self)
         self._vocab = c.llama_model_get_vocab(self._model)
@@ -102,7 +103,7 @@ class NativeModel:
         if not self._ctx:
             self.close()
             raise WorldError(
-                f"no context of {self.n_ctx} tokens for {path.name}: {_last(heard)}", "try a smaller --context"
+                f"no context of {self.n_ctx} tokens for {path.name}: {reason(heard)}", "try a smaller --context"
             )
         self.n_vocab = int(c.llama_vocab_n_tokens(self._vocab))
 
@@ -192,7 +193,7 @@ class NativeModel:
         with complaints() as heard:
             status = int(c.llama_decode(self._ctx, batch))
         if status:
-            raise WorldError(f"llama.cpp could not go on (status {status}): {_last(heard)}", "try a larger --context")
+            raise WorldError(f"llama.cpp could not go on (status {status}): {reason(heard)}", "try a larger --context")
 
 
 def _model_params() -> Any:
@@ -214,7 +215,7 @@ def _context_params(n_ctx: int, settings: Settings) -> Any:
     return params
 
 
-def _last(heard: Sequence[str]) -> str:
+def reason(heard: Sequence[str]) -> str:
     return heard[-1] if heard else "it does not say why"
 
 
@@ -223,3 +224,5 @@ def _close_all() -> None:
     """Nothing of ours is left to llama.cpp when the interpreter goes."""
     for model in list(_open):
         model.close()
+    for file in (_utils.outnull_file, _utils.errnull_file):  # llama_cpp opens them on import and never closes them
+        file.close()

@@ -72,5 +72,6 @@ def _write(source: Path, target: Path, file_type: int, threads: int) -> None:
     with native.complaints() as heard:
         status = int(c.llama_model_quantize(str(source).encode(), str(target).encode(), params))
     if status:
-        reason = heard[-1] if heard else f"status {status}"
-        raise StageFailed(f"llama.cpp could not quantise {source.name}: {reason}", "start from an F16 or F32 file")
+        raise StageFailed(
+            f"llama.cpp could not quantise {source.name}: {native.reason(heard)}", "start from an F16 or F32 file"
+        )

@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from workbench.decoder.config import DecoderConfig
-from workbench.domain.errors import Corrupt
+from workbench.domain.errors import Corrupt, StageFailed
 from workbench.domain.tokens import (
     BEGIN,
     END,
@@ -150,7 +150,13 @@ def _weights(writer: gguf.GGUFWriter, path: Path, config: DecoderConfig, dtype: 
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
             for ours, theirs in wanted:
-                writer.write_tensor_data(_converted(ours, file.get_tensor(theirs), config, dtype))
+                weight = _converted(ours, file.get_tensor(theirs), config, dtype)
+                if not np.isfinite(weight).all():
+                    raise StageFailed(
+                        f"{theirs} holds values that are not numbers, or too large for {np.dtype(dtype).name}",
+                        "train again with a smaller learning rate",
+                    )
+                writer.write_tensor_data(weight)
     except SafetensorError as error:
         raise Corrupt(f"{path.name} cannot be read: {error}", "train or fetch the model again") from error
 

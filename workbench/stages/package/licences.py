@@ -1,0 +1,95 @@
+"""Whose code the model learned from, under which licences: read from the dataset. Not here: judging licences."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.domain.errors import Corrupt, StageFailed
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class PackageShare:
+    """One package of the data, and how much of it the dataset holds."""
+
+    name: str
+    version: str
+    kind: str
+    license: str  # SPDX expression
+    sha256: str
+    commit: str
+    documents: int
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+def read(dataset: Path) -> tuple[PackageShare, ...]:
+    """Every package that has a document in the dataset, by name. StageFailed for one without a known licence."""
+    documents: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    licences: dict[str, set[str]] = {}
+    for split in SPLITS:
+        for row in rows(dataset / f"{split}.jsonl"):
+            package = str(row["package"])
+            documents[package] += 1
+            sizes[package] += int(row["bytes"])
+            licences.setdefault(package, set()).add(str(row["license"]))
+    described = {str(row["package"]): row for row in rows(dataset / "packages.jsonl")}
+    return tuple(
+        _share(package, described.get(package, {}), sorted(licences[package]), documents[package], sizes[package])
+        for package in sorted(documents)
+    )
+
+
+def expression(shares: Sequence[PackageShare]) -> str:
+    """One SPDX expression that covers all packages: each distinct licence, joined by AND."""
+    distinct = sorted({share.license for share in shares})
+    return " AND ".join(f"({text})" if " " in text and len(distinct) > 1 else text for text in distinct)
+
+
+def by_licence(shares: Sequence[PackageShare]) -> Mapping[str, Mapping[str, int]]:
+    """Licence -> packages, documents and bytes."""
+    table: dict[str, dict[str, int]] = {}
+    for share in shares:
+        entry = table.setdefault(share.license, {"packages": 0, "documents": 0, "bytes": 0})
+        entry["packages"] += 1
+        entry["documents"] += share.documents
+        entry["bytes"] += share.bytes
+    return dict(sorted(table.items()))
+
+
+def rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The objects of a JSON lines file, one at a time."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise Corrupt(f"{path.name} line {number} is not JSON: {error}", "build the dataset again") from error
+            yield row
+
+
+def _share(package: str, row: Mapping[str, Any], licences: list[str], documents: int, size: int) -> PackageShare:
+    license = str(row.get("license") or "") or " AND ".join(licences)
+    if not license or license.upper() in ("NOASSERTION", "NONE", "UNKNOWN"):
+        raise StageFailed(
+            f"package {package} is in the dataset without a licence", "let the filter drop it, or record its licence"
+        )
+    return PackageShare(
+        name=str(row.get("name") or package),
+        version=str(row.get("version") or ""),
+        kind=str(row.get("kind") or ""),
+        license=license,
+        sha256=str(row.get("sha256") or ""),
+        commit=str(row.get("commit") or ""),
+        documents=documents,
+        bytes=size,
+    )
