@@ -30,8 +30,12 @@ def model_file(artifact: Artifact, quantisation: str = "Q8_0") -> str:
 
 def open_release(repository: Repository, artifact: Artifact, quantisation: str = "Q8_0") -> LoadedModel:
     """The release's model, straight from its ref through the cache; no network."""
-    path: Path = repository.cache.file(artifact, model_file(artifact, quantisation))
-    return wiring.models().load(path)
+    name = model_file(artifact, quantisation)
+    path: Path = repository.cache.file(artifact, name)
+    try:
+        return wiring.models().load(path)
+    except Corrupt as error:  # the cache's file name is its digest: say which release it is
+        raise Corrupt(f"{name} of {artifact.tag.short} cannot be opened: {error.what}", error.hint) from error
 
 
 def serve_version(repository: Repository, name: str) -> tuple[AgentSnapshot, VersionServices]:

@@ -32,7 +32,8 @@ MAX_FILE = 16 << 20  # bytes of one payload file over REST; larger ones are fetc
 
 KindName = Annotated[Kind, Path(description="raw, filtered, dataset, tokenizer, shards, model, metrics or release")]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$")]
-VersionName = Annotated[str, Path(pattern=r"^v\d{1,9}\.\d{1,9}\.\d{1,9}$", examples=["v1.0.0"])]
+_NUMBER = "(0|[1-9][0-9]{0,8})"
+VersionName = Annotated[str, Path(pattern=rf"^v{_NUMBER}\.{_NUMBER}\.{_NUMBER}$", examples=["v1.0.0"])]
 Id = Annotated[str, Path(pattern=r"^[0-9a-f]{40}$", description="a Git object id")]
 
 
@@ -180,7 +181,7 @@ def _versions(app: FastAPI, store: Store) -> None:
 
     @app.get("/api/v1/versions/{version}", response_model=VersionDetail)
     def version(
-        request: Request, version: Annotated[str, Path(pattern=r"^(active|v\d{1,9}\.\d{1,9}\.\d{1,9})$")]
+        request: Request, version: Annotated[str, Path(pattern=rf"^(active|v{_NUMBER}\.{_NUMBER}\.{_NUMBER})$")]
     ) -> Response:
         """One version (or ``active``): its commit, the release it pins, its state and its contract."""
         with store() as repository:
