@@ -18,7 +18,7 @@ WEIGHTS_FILE = "model.safetensors"
 def save(decoder: Decoder, folder: Path) -> None:
     """Write both files into ``folder``. The same weights give the same bytes."""
     decoder.config.save(folder)
-    tensors = {name: value.detach().float().cpu().contiguous() for name, value in decoder.state_dict().items()}
+    tensors = {name: value.detach().float().cpu().contiguous().clone() for name, value in decoder.state_dict().items()}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 

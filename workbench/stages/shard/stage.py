@@ -17,7 +17,7 @@ from workbench.domain.errors import UserError
 from workbench.domain.stage import StageResult
 from workbench.domain.tokens import PAD
 from workbench.ports.work import StageContext
-from workbench.stages.shard.spec import ShardParams
+from workbench.stages.shard.params import ShardParams
 from workbench.tokens import documents
 from workbench.tokens.documents import Range
 from workbench.tokens.fim import Draws, FimPolicy, arrange, encode_document

@@ -16,8 +16,8 @@ from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import StageFailed, UserError
 from workbench.domain.stage import StageResult
 from workbench.ports.work import StageContext
+from workbench.stages.tokenizer.params import TokenizerParams
 from workbench.stages.tokenizer.report import Counts, figures
-from workbench.stages.tokenizer.spec import TokenizerParams
 from workbench.tokens import documents, spm
 from workbench.tokens.documents import Range
 from workbench.tokens.tokenizer import MODEL_FILE, Tokenizer
