@@ -234,6 +234,8 @@ class ObjectStore:
                 inside = self._changed_tree(old.id if old and old.is_tree else None, change)
                 if inside is not None:
                     items[name] = Item(name, TREE_MODE, inside)
+                elif old is not None and not old.is_tree:
+                    items[name] = old  # what was to be removed below it was not there
             elif isinstance(change, bytes):
                 items[name] = Item(name, _file_mode(old), self.add_blob(change))
             elif change is not None:

@@ -1,7 +1,7 @@
 """Refs of a Git repository: read from the files, written only through a persistent ``git update-ref --stdin``.
 
 Why not a library: libgit2 and dulwich run no hooks, and libgit2's deletion racing ``pack-refs`` loses fresh refs.
-Reading one ref is reading its file, as every Git does, because a light command cannot afford to import a library for it.
+Reading one ref is reading its file, as every Git does: a light command cannot afford to import a library for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOCKED = re.compile(r"Unable to create '([^']+\.lock)': File exists")
 _MAX_SYMBOLIC = 5
 _NO_WAIT = ("-c", "core.filesRefLockTimeout=0", "-c", "core.packedRefsTimeout=0")
 # git-check-ref-format(1), with less allowed: every ref lies below refs/, ASCII without blanks and quotes.
-_REF = re.compile(r"refs/(?!.*(?:\.\.|//|/\.|\.lock(?:/|\Z)|@\{|\.\Z|/\Z|\./))[!#$%&'()+,\-./0-9;<=>@A-Z_a-z{|}]+\Z")
+_REF = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|\Z)|@\{|\.\Z|/\Z|\./))refs/[!#$%&'()+,\-./0-9;<=>@A-Z_a-z{|}]+\Z")
 
 
 def check_ref(ref: str) -> str:

@@ -93,8 +93,9 @@ def init_clone(path: Path, *, branch: str = "main") -> Path:
 def apply(git_dir: Path, settings: Mapping[str, str]) -> list[str]:
     """Set what differs from the table, and the attributes; the names of what was changed."""
     changed = differing(git_dir, settings)
-    for name in changed:
-        process.run(git_dir, "config", "--local", name, settings[name])
+    if changed:
+        _append(git_dir / "config", {name: settings[name] for name in changed})
+        assert not differing(git_dir, settings)
     _write_attributes(git_dir)
     own_folder(git_dir)
     return changed
@@ -108,6 +109,30 @@ def differing(git_dir: Path, settings: Mapping[str, str]) -> list[str]:
         name, _, value = line.partition("\n")
         stand[name.lower()] = value
     return [name for name, value in settings.items() if stand.get(name.lower()) != value]
+
+
+def _append(config: Path, settings: Mapping[str, str]) -> None:
+    """Add settings at the end, where the last value counts, in one write under git's own lock."""
+    lines = []
+    for name, value in settings.items():
+        section, _, key = name.rpartition(".")
+        top, _, below = section.partition(".")
+        lines += [f'[{top} "{below}"]' if below else f"[{top}]", f"\t{key} = {value}"]
+    lock = config.with_name("config.lock")
+    try:
+        with open(lock, "x") as file:
+            before = config.read_text()
+            file.write(before + ("" if before.endswith("\n") or not before else "\n") + "\n".join(lines) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError as error:
+        raise WorldError(
+            f"{lock} exists: someone else is changing the settings", "wait, or remove it if not"
+        ) from error
+    except BaseException:
+        lock.unlink(missing_ok=True)
+        raise
+    lock.replace(config)
 
 
 def settings_of(git_dir: Path) -> Mapping[str, str]:
