@@ -1,0 +1,57 @@
+"""One document of a dataset, as a typed value, and its schema."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.domain.errors import Corrupt
+
+FIELDS: Mapping[str, type] = {"id": str, "text": str, "path": str, "package": str, "license": str, "bytes": int}
+
+SCHEMA: Mapping[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "A document of a dataset",
+    "type": "object",
+    "additionalProperties": False,
+    "required": sorted(FIELDS),
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "sha256 of the text in UTF-8"},
+        "text": {"type": "string"},
+        "path": {"type": "string", "description": "<package>/<path in the package>"},
+        "package": {"type": "string", "description": "a row of packages.jsonl"},
+        "license": {"type": "string", "description": "SPDX expression"},
+        "bytes": {"type": "integer", "minimum": 0, "description": "length of the text in UTF-8"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Document:
+    id: str  # sha256 of the text in UTF-8
+    text: str
+    path: str
+    package: str
+    license: str
+    bytes: int
+
+    @classmethod
+    def of(cls, text: str, *, path: str, package: str, license: str) -> Document:
+        data = text.encode()
+        return cls(hashlib.sha256(data).hexdigest(), text, path, package, license, len(data))
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any], *, where: str = "a document") -> Document:
+        """Checked against the schema, and the id against the text; Corrupt where they differ."""
+        if row.keys() != FIELDS.keys() or any(type(row[name]) is not kind for name, kind in FIELDS.items()):
+            raise Corrupt(f"{where} does not have the fields of the schema", "see schema.json beside it")
+        document = cls(**row)
+        data = document.text.encode("utf-8", "surrogatepass")
+        if len(data) != document.bytes or hashlib.sha256(data).hexdigest() != document.id:
+            raise Corrupt(f"{where}: the text is not the one its id names", "run `workbench verify` on the dataset")
+        return document
+
+    def row(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in FIELDS}

@@ -1,0 +1,195 @@
+"""Which licence holds for a file, by SPDX, and whether it is allowed. What is unknown is rejected.
+
+The declaration that is nearest counts: the file's own header, the crate's manifest (or its workspace's), the package's
+metadata. The licence texts nearest above the file must not contradict it; where nothing is declared, they decide.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from workbench.corpus.rows import PackageRow
+from workbench.stages.filter.rules import Drop
+
+TEXT_SCORE = 0.9  # Sørensen-Dice similarity from which a text is taken for a licence; below it means nothing
+TEXT_BYTES = 200_000
+MANIFEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What holds in one folder of a package."""
+
+    license: str  # normalised SPDX expression; empty when unknown
+    rank: int  # of the best alternative, for choosing among copies
+    evidence: str
+    drop: Drop | None
+
+
+class Policy:
+    """The allowed licences, in order of preference."""
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        self._rank = {license: rank for rank, license in enumerate(allowed)}
+
+    def judge(self, expression: str) -> tuple[str, int | None]:
+        """The normalised expression and its rank; ("", None) where it is not SPDX, rank None where it is not allowed.
+
+        Of alternatives (OR) the best counts, of conditions (AND) all must be allowed and the worst counts.
+        """
+        parsed = _parsed(expression)
+        return ("", None) if parsed is None else (str(parsed), self._rank_of(parsed))
+
+    def _rank_of(self, parsed: Any) -> int | None:
+        parts = getattr(parsed, "args", ())
+        if not parts or hasattr(parsed, "license_symbol"):  # a licence, perhaps WITH an exception
+            return self._rank.get(str(parsed))
+        ranks = [self._rank_of(part) for part in parts]
+        if type(parsed).__name__ == "OR":
+            return min((rank for rank in ranks if rank is not None), default=None)
+        return None if None in ranks else max(rank for rank in ranks if rank is not None)
+
+
+@cache
+def _parsed(expression: str) -> Any:
+    import license_expression
+
+    spelled = expression.strip().replace("/", " OR ")
+    if not spelled or len(spelled) > 200:
+        return None
+    try:
+        return _licensing().parse(spelled, validate=True)
+    except (license_expression.ExpressionError, license_expression.ParseError, RecursionError):
+        return None
+
+
+@cache
+def _licensing() -> Any:
+    from license_expression import get_spdx_licensing
+
+    return get_spdx_licensing()
+
+
+def licenses_in(expression: str) -> frozenset[str]:
+    """The licences that an expression names, without exceptions."""
+    parsed = _parsed(expression)
+    return frozenset(str(key) for key in _licensing().license_keys(parsed)) if parsed is not None else frozenset()
+
+
+def identify(path: Path) -> str:
+    """The SPDX id of a licence text; empty where it is none, or several in one file."""
+    import askalono
+
+    if path.stat().st_size > TEXT_BYTES:
+        return ""
+    found = askalono.identify(path.read_text("utf-8", "replace"))
+    return str(found.name) if found is not None and found.score >= TEXT_SCORE else ""
+
+
+class PackageLicenses:
+    """The licences of one package; ``texts`` are its licence files and what ``identify`` said of them."""
+
+    def __init__(
+        self, folder: Path, row: PackageRow, texts: Mapping[str, str], policy: Policy, text_rule: str = "agree"
+    ) -> None:
+        self._folder = folder
+        self._row = row
+        self._policy = policy
+        self._text_rule = text_rule
+        self._texts: dict[str, set[str]] = {}
+        for path, license in texts.items():
+            self._texts.setdefault(posixpath.dirname(path), set()).update({license} - {""})
+        self._rulings: dict[str, Ruling] = {}
+
+    def ruling(self, folder: str) -> Ruling:
+        """For files that lie in ``folder`` of the package."""
+        if folder not in self._rulings:
+            self._rulings[folder] = self._rule(folder)
+        return self._rulings[folder]
+
+    def _rule(self, folder: str) -> Ruling:
+        declared, evidence = self._declared(folder)
+        texts_at, texts = self._nearest_texts(folder)
+        if not declared:
+            if not texts:
+                return Ruling("", 0, "nothing declared", Drop("license", "unknown"))
+            declared, evidence = " AND ".join(sorted(texts)), f"texts in {texts_at or 'the package'}"
+        license, rank = self._policy.judge(declared)
+        if not license:
+            return Ruling("", 0, evidence, Drop("license", f"not an SPDX expression: {declared}"[:200]))
+        if rank is None:
+            return Ruling(license, 0, evidence, Drop("license", f"not allowed: {license}"))
+        return self._with_texts(license, rank, evidence, texts)
+
+    def _with_texts(self, license: str, rank: int, evidence: str, texts: frozenset[str]) -> Ruling:
+        agreeing = sorted(texts & licenses_in(license))
+        if agreeing:
+            return Ruling(license, rank, f"{evidence}; text of {', '.join(agreeing)}", None)
+        if texts and self._text_rule != "ignore":
+            other = ", ".join(sorted(texts))
+            return Ruling(license, rank, evidence, Drop("license", f"declared {license}, but the text is {other}"))
+        if self._text_rule == "require":
+            return Ruling(license, rank, evidence, Drop("license", f"no text of {license}"))
+        return Ruling(license, rank, evidence, None)
+
+    def _declared(self, folder: str) -> tuple[str, str]:
+        """The nearest declaration and where it stands."""
+        inherits = False
+        for above in _upwards(folder):
+            package, workspace = self._manifest(above)
+            where = f"{above}/Cargo.toml".removeprefix("/")
+            if inherits and workspace:
+                return workspace, where
+            if not inherits and isinstance(package, str) and package:
+                return package, where
+            if not inherits and package is True:
+                if workspace:
+                    return workspace, where
+                inherits = True
+        return self._row.license, "package metadata"
+
+    def _manifest(self, folder: str) -> tuple[str | bool, str]:
+        """``license`` of the package (True: inherited from the workspace) and of the workspace it may root."""
+        if folder not in self._manifests:
+            self._manifests[folder] = _read_manifest(self._folder / folder / "Cargo.toml")
+        return self._manifests[folder]
+
+    @cached_property
+    def _manifests(self) -> dict[str, tuple[str | bool, str]]:
+        return {}
+
+    def _nearest_texts(self, folder: str) -> tuple[str, frozenset[str]]:
+        for above in _upwards(folder):
+            if above in self._texts:
+                return above, frozenset(self._texts[above])
+        return "", frozenset()
+
+
+def _upwards(folder: str) -> Iterable[str]:
+    while folder:
+        yield folder
+        folder = posixpath.dirname(folder)
+    yield ""
+
+
+def _read_manifest(path: Path) -> tuple[str | bool, str]:
+    if not path.is_file() or path.stat().st_size > MANIFEST_BYTES:
+        return "", ""
+    try:
+        manifest: Any = tomllib.loads(path.read_text("utf-8", "replace"))
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return "", ""
+    own = _table(manifest.get("package")).get("license")
+    shared = _table(_table(manifest.get("workspace")).get("package")).get("license")
+    inherited = _table(own).get("workspace") is True
+    return (own if isinstance(own, str) else inherited), (shared if isinstance(shared, str) else "")
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

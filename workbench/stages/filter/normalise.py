@@ -1,0 +1,48 @@
+"""One spelling for what differs without meaning: byte order mark, line ends, trailing blanks, the final newline.
+
+What is proposed is taken only where the syntax tree stays the same, node for node; else a weaker proposal is tried, and
+at last the file is kept as it was. So blanks in string literals, and those that end a comment's line, stay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tree_sitter import Tree
+
+from workbench.stages.filter import syntax
+
+BOM = b"\xef\xbb\xbf"
+_TRAILING = re.compile(rb"[ \t]+(?=\n|\Z)")
+
+
+@dataclass(frozen=True)
+class Normalised:
+    text: bytes
+    tree: Tree
+
+
+def normalise(data: bytes) -> Normalised:
+    """The most normalised form of ``data`` that has the syntax tree of ``data``."""
+    before = syntax.parse(data)
+    for proposed in _proposals(data):
+        if proposed == data:
+            break
+        after = syntax.parse(proposed)
+        if syntax.same(before, after):
+            return Normalised(proposed, after)
+    return Normalised(data, before)
+
+
+def _proposals(data: bytes) -> Iterator[bytes]:
+    lines = data.removeprefix(BOM).replace(b"\r\n", b"\n")
+    yield _ended(_TRAILING.sub(b"", lines))
+    yield _ended(lines)
+    yield lines
+
+
+def _ended(text: bytes) -> bytes:
+    """Exactly one newline at the end, and none at the start."""
+    return text.strip(b"\n") + b"\n"

@@ -1,0 +1,26 @@
+"""S2 filter, as the planner sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workbench.domain.refs import Kind
+from workbench.domain.stage import StageSpec
+
+
+def resolve(dial: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters; the dial changes nothing here."""
+    from workbench.config.params import resolve_params
+    from workbench.stages.filter.params import FilterParams
+
+    return resolve_params(FilterParams, given, stage="filter").model_dump(mode="json")
+
+
+SPEC = StageSpec(
+    name="filter",
+    reads=(Kind.RAW,),
+    makes=Kind.FILTERED,
+    resolve=resolve,
+    libraries=("tree-sitter", "tree-sitter-rust", "datasketch", "numpy", "license-expression", "pyaskalono"),
+)
