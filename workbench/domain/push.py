@@ -16,7 +16,7 @@ from workbench.domain import refs
 from workbench.domain.errors import Refused, UserError
 from workbench.domain.ids import ZERO_ID, object_id
 from workbench.domain.ledger import RefMove
-from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag, Branch, Channel, Notes, Ref
+from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag, Channel, Notes, Ref
 from workbench.domain.tree_rules import shown
 from workbench.domain.version import Bump, Version
 
@@ -306,33 +306,6 @@ def tiers_for(changed: Collection[str]) -> bool:
     return any(_under(path, ("agents", "state", "tests", "ci/tiers.toml")) for path in changed)
 
 
-def stages_for(changed: Collection[str], code_paths: Collection[str] = ()) -> bool:
-    """Whether changed paths may affect stages: pipelines, or the code of a workspace's own stage."""
-    return any(_under(path, ("ci/pipelines", *code_paths)) for path in changed)
-
-
-def branch_moves(moves: Sequence[RefMove]) -> tuple[RefMove, ...]:
-    return tuple(move for move in moves if isinstance(refs.parse(move.ref), Branch) and move.new != ZERO_ID)
-
-
-__all__ = [
-    "OPTIONS",
-    "PATH_RULES",
-    "TIERS",
-    "OptionRule",
-    "PathRule",
-    "Push",
-    "PushOptions",
-    "branch_moves",
-    "family",
-    "judge_name",
-    "judge_paths",
-    "judge_version",
-    "needs_fast_forward",
-    "parse_options",
-    "parse_path_rules",
-    "parse_updates",
-    "stages_for",
-    "tiers_for",
-    "usages",
-]
+def under_any(changed: Collection[str], folders: Sequence[str]) -> bool:
+    """Whether one of the paths is one of the folders or lies below it."""
+    return any(_under(path, folders) for path in changed)

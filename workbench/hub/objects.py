@@ -8,6 +8,7 @@ from typing import Protocol
 
 from workbench.domain.ids import ObjectId
 from workbench.domain.tree_rules import RawEntry, parse_tree
+from workbench.ports.store import Objects
 
 MAX_TREE_ENTRIES = 1 << 20
 
@@ -20,6 +21,11 @@ class PushedObjects(Protocol):
         ...
 
     def read(self, id: ObjectId) -> bytes: ...
+
+    @property
+    def view(self) -> Objects:
+        """The same objects through the store's port; nothing can be added."""
+        ...
 
     def known(self, id: ObjectId) -> bool:
         """Whether the hub had the object before this push."""

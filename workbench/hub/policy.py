@@ -6,7 +6,7 @@ Reads only; raises Refused with one line that says why and what to do. Not here:
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 from workbench.domain import push as rules
@@ -21,6 +21,7 @@ from workbench.hub.changes import changed_paths, find
 from workbench.hub.commits import RawCommit, is_ancestor, new_commits, read_commit, read_tag
 from workbench.hub.objects import PushedObjects
 from workbench.hub.pushed_artifact import check_artifact
+from workbench.ports.store import Refs
 
 SOURCE = TreeLimits()
 PAYLOAD = TreeLimits(blob_bytes=None)
@@ -52,7 +53,7 @@ class Judged:
     changed: frozenset[str]  # paths that differ on main
 
 
-def judge(push: Push, objects: PushedObjects, current: Mapping[str, ObjectId], clean: CleanTrees) -> Judged:
+def judge(push: Push, objects: PushedObjects, current: Refs, clean: CleanTrees) -> Judged:
     """Check a whole push against the refs as they stand. Refused names the first rule that it breaks."""
     typed = tuple((rules.judge_name(move), move) for move in push.moves)
     if not typed:
@@ -64,12 +65,14 @@ def judge(push: Push, objects: PushedObjects, current: Mapping[str, ObjectId], c
         if move.new == ZERO_ID:
             continue
         if isinstance(ref, AgentVersion | ArtifactTag):
-            _judge_tag(ref, move, objects, current, clean, main)
+            _judge_tag(ref, move, objects, clean, main)
         else:
             _judge_branch(ref, move, objects, clean)
     _judge_versions(typed, current)
     changed = _changed(objects, before, main) if moved is not None else frozenset[str]()
     rules.judge_paths(push.pusher, changed, _path_rules(objects, before))
+    if moved is not None and PATHS_FILE in changed:
+        _check_path_rules(objects, moved.new)
     clean.trim()
     return Judged(push, typed, main, before, changed)
 
@@ -90,7 +93,6 @@ def _judge_tag(
     ref: AgentVersion | ArtifactTag,
     move: RefMove,
     objects: PushedObjects,
-    current: Mapping[str, ObjectId],
     clean: CleanTrees,
     main: ObjectId | None,
 ) -> None:
@@ -112,7 +114,7 @@ def _judge_tag(
     _check_tree(_walk(objects, clean.source, SOURCE), commit, ref.short)
 
 
-def _judge_versions(typed: Sequence[tuple[Ref, RefMove]], current: Mapping[str, ObjectId]) -> None:
+def _judge_versions(typed: Sequence[tuple[Ref, RefMove]], current: Refs) -> None:
     """New versions rise, in each family by itself, also among those of one push."""
     latest: dict[str, list[Version]] = {}
     tags = [(ref, move) for ref, move in typed if isinstance(ref, AgentVersion | ArtifactTag) and move.old == ZERO_ID]
@@ -124,10 +126,10 @@ def _judge_versions(typed: Sequence[tuple[Ref, RefMove]], current: Mapping[str, 
         latest[prefix].append(ref.version)
 
 
-def _versions(current: Mapping[str, ObjectId], prefix: str) -> list[Version]:
+def _versions(current: Refs, prefix: str) -> list[Version]:
     found = []
-    for name in current:
-        if name.startswith(prefix) and "/" not in name[len(prefix) :]:
+    for name in current.all(prefix):
+        if "/" not in name[len(prefix) :]:
             try:
                 found.append(Version.parse(name[len(prefix) :]))
             except UserError:  # a tag from before the hub had a policy
@@ -153,10 +155,19 @@ def _changed(objects: PushedObjects, before: ObjectId | None, main: ObjectId | N
 
 def _path_rules(objects: PushedObjects, main: ObjectId | None) -> tuple[PathRule, ...]:
     """The table on main as it stood before the push, so that nobody gives a right to themselves."""
-    entry = find(objects, read_commit(objects, main).tree, PATHS_FILE) if main is not None else None
+    try:
+        return _check_path_rules(objects, main) if main is not None else PATH_RULES
+    except Refused:  # it came before the hub had a policy
+        return PATH_RULES
+
+
+def _check_path_rules(objects: PushedObjects, main: ObjectId) -> tuple[PathRule, ...]:
+    entry = find(objects, read_commit(objects, main).tree, PATHS_FILE)
     if entry is None:
         return PATH_RULES
     try:
         return rules.parse_path_rules(tomllib.loads(objects.read(entry.id).decode()))
-    except (UserError, tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise Refused(f"{PATHS_FILE} on main cannot be read", "repair it in the hub with `workbench`") from error
+    except UserError as error:
+        raise Refused(error.what, error.hint) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        raise Refused(f"{PATHS_FILE} cannot be read: {shown(str(error))}", "repair it and push again") from error

@@ -26,8 +26,9 @@ def check_artifact(objects: PushedObjects, tag: ArtifactTag, commit: RawCommit) 
         raise Refused(f"artifact {tag.short} is not manifest.json and payload/", "publish it again with workbench")
     manifest = _manifest(objects, tag, top[MANIFEST.encode()])
     payload = top.get(PAYLOAD.encode())
+    folders: dict[ObjectId, dict[bytes, RawEntry]] = {}
     for entry in manifest.files:
-        _check_file(objects, tag, payload, entry)
+        _check_file(objects, tag, _entry(objects, payload, entry.path, folders), entry)
     listed = sum(entry.chunks or 1 for entry in manifest.files)
     held = _count(objects, payload)
     if held != listed:
@@ -58,14 +59,21 @@ def _manifest(objects: PushedObjects, tag: ArtifactTag, entry: RawEntry) -> Mani
     return manifest
 
 
-def _check_file(objects: PushedObjects, tag: ArtifactTag, payload: RawEntry | None, file: FileEntry) -> None:
-    where = f"artifact {tag.short}: {shown(file.path)}"
-    entry: RawEntry | None = payload
-    for part in file.path.split("/"):
+def _entry(
+    objects: PushedObjects, payload: RawEntry | None, path: str, folders: dict[ObjectId, dict[bytes, RawEntry]]
+) -> RawEntry | None:
+    entry = payload
+    for part in path.split("/"):
         if entry is None or entry.mode != FOLDER_MODE:
-            entry = None
-            break
-        entry = next((e for e in tree_entries(objects, entry.id) if e.name == part.encode()), None)
+            return None
+        if entry.id not in folders:
+            folders[entry.id] = {found.name: found for found in tree_entries(objects, entry.id)}
+        entry = folders[entry.id].get(part.encode("utf-8", "replace"))
+    return entry
+
+
+def _check_file(objects: PushedObjects, tag: ArtifactTag, entry: RawEntry | None, file: FileEntry) -> None:
+    where = f"artifact {tag.short}: {shown(file.path)}"
     if entry is None:
         raise Refused(f"{where} is in the manifest but not in the payload", "publish it again")
     blobs = [entry.id]

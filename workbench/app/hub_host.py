@@ -1,0 +1,92 @@
+"""The hub's processes, wired: ``python -m workbench.app.hub_host policy|worker GIT_DIR`` is how hooks start them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from workbench.app import wiring
+from workbench.hub.context import Hub
+from workbench.hub.install import install_hooks
+from workbench.hub.layout import HubLayout
+from workbench.hub.objects import PushedObjects
+from workbench.ports.store import Repository
+
+IDLE_VARIABLE = "WORKBENCH_HUB_IDLE_S"  # how long the hub's processes stay without work
+
+
+def install_hub(path: Path) -> Path:
+    """Make a hub at ``path``, or bring one up to date: settings and hooks."""
+    from workbench.store.git.settings import init_hub
+
+    init_hub(path)
+    install_hooks(path)
+    return path
+
+
+def open_hub(repository: Repository) -> Hub:
+    def open_objects(quarantine: Sequence[Path]) -> PushedObjects:
+        from workbench.store.git.quarantine import QuarantinedObjects
+
+        return QuarantinedObjects(repository.path, quarantine)
+
+    return Hub(
+        repository=repository,
+        open_objects=open_objects,
+        specs=wiring.stage_specs(),
+        clock=wiring.clock(),
+        sandbox=wiring.sandbox,
+        start_worker=lambda: start(repository.path, "worker"),
+    )
+
+
+def start(git_dir: Path, role: str) -> None:
+    """Start a process of the hub that outlives this one and holds nothing of it open."""
+    layout = HubLayout(git_dir)
+    layout.create()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    with open(layout.log, "ab") as log:
+        command = [sys.executable, "-P", "-m", "workbench.app.hub_host", role, str(git_dir)]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+            cwd=git_dir,
+            env=environment,
+        )
+    _children.append(process)
+    _children[:] = [child for child in _children if child.poll() is None]
+
+
+_children: list[subprocess.Popen[bytes]] = []
+
+
+def run_policy(git_dir: Path, *, idle_s: float | None = None) -> bool:
+    """Be the policy process; False when there is one already."""
+    from workbench.hub.policy_server import IDLE_S, PolicyServer
+
+    repository = wiring.open_repository(git_dir)
+    return PolicyServer(open_hub(repository), IDLE_S if idle_s is None else idle_s).serve()
+
+
+def run_worker(git_dir: Path, *, idle_s: float | None = None) -> int:
+    """Be the worker until idle; how many pushes were handled."""
+    from workbench.hub.worker import IDLE_S, work
+
+    return work(open_hub(wiring.open_repository(git_dir)), idle_s=IDLE_S if idle_s is None else idle_s)
+
+
+def main(arguments: Sequence[str]) -> None:
+    role, git_dir = arguments
+    text = os.environ.get(IDLE_VARIABLE, "")
+    idle_s = float(text) if text else None
+    {"policy": run_policy, "worker": run_worker}[role](Path(git_dir), idle_s=idle_s)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

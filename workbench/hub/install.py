@@ -1,0 +1,56 @@
+"""Stamping a hub's hooks: shims of a few lines that know this Python and nothing else."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import workbench
+from workbench.domain.errors import UserError
+from workbench.hub.layout import HubLayout
+
+HOOKS = ("pre-receive", "post-receive")
+_SHEBANG_BYTES = 120  # what every kernel takes
+
+
+def install_hooks(git_dir: Path, python: str = sys.executable) -> None:
+    """Write the hooks, atomically, and the folder that the hub's processes use. Doing it again does no harm."""
+    if not (git_dir / "objects").is_dir():
+        raise UserError(f"{git_dir} is not a bare repository", "make a hub with `workbench init PATH`")
+    layout = HubLayout(git_dir)
+    layout.create()
+    if not layout.wake.exists():
+        os.mkfifo(layout.wake, 0o600)
+    folder = git_dir / "hooks"
+    folder.mkdir(exist_ok=True)
+    for name in HOOKS:
+        text = stamped((_templates() / name).read_text(), python)
+        fresh = folder / f".{name}.new"
+        fresh.write_text(text)
+        fresh.chmod(0o755)
+        fresh.replace(folder / name)
+
+
+def stamped(template: str, python: str) -> str:
+    """The hook with this Python and client; through ``sh`` where the path does not fit into a first line."""
+    client = str(Path(workbench.__file__).parent / "cli")
+    text = template.replace("@PYTHON@", python).replace("@CLIENT@", client)
+    first = text.partition("\n")[0]
+    if first.startswith("#!/bin/sh"):
+        return template.replace("@PYTHON@", _quoted(python)).replace("@CLIENT@", client)
+    if len(first) <= _SHEBANG_BYTES and " " not in python:
+        return text
+    body = text.partition("\n")[2].strip()
+    return f"#!/bin/sh\nexec {_quoted(python)} -IS -c {_quoted(body)}\n"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _templates() -> Path:
+    """In the wheel beside the package, in a checkout at its top."""
+    root = Path(workbench.__file__).parent
+    shipped = root / "template" / "hooks"
+    return shipped if shipped.is_dir() else root.parent / "hooks"

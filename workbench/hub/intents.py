@@ -1,0 +1,110 @@
+"""What an accepted push asked for: its run id, options and author, kept until the worker has recorded them in the run.
+
+Written by the policy before the refs move, so an intent may be of a push that never happened: only refs say what did. A
+lost intent costs the options, never the work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workbench.domain.ids import ObjectId, Ulid, ulid
+from workbench.domain.ledger import RefMove
+from workbench.domain.push import PushOptions
+
+FORMAT = 1
+KEPT_MS = 3600_000  # an intent whose push did not happen
+
+
+@dataclass(frozen=True)
+class Intent:
+    run: Ulid
+    moves: tuple[RefMove, ...]
+    options: PushOptions
+    pusher: str
+    time_ms: int
+    lines: tuple[str, ...] = field(default=())  # what the pusher was told
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "run": self.run,
+            "moves": [[m.ref, m.old, m.new] for m in self.moves],
+            "options": self.options.to_json(),
+            "pusher": self.pusher,
+            "time_ms": self.time_ms,
+            "lines": list(self.lines),
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Intent:
+        if raw["format"] != FORMAT:
+            raise ValueError(raw["format"])
+        return cls(
+            run=ulid(raw["run"]),
+            moves=tuple(RefMove(ref, ObjectId(old), ObjectId(new)) for ref, old, new in raw["moves"]),
+            options=PushOptions.from_json(raw["options"]),
+            pusher=raw["pusher"],
+            time_ms=raw["time_ms"],
+            lines=tuple(raw["lines"]),
+        )
+
+
+@dataclass(frozen=True)
+class Intents:
+    folder: Path
+
+    def add(self, intent: Intent) -> None:
+        """On disk when it returns."""
+        write_durably(self.folder / f"{intent.run}.json", json.dumps(intent.to_json()).encode())
+
+    def all(self) -> Sequence[Intent]:
+        """Oldest first; files that cannot be read are passed over (their work is found without them)."""
+        found = []
+        for path in sorted(self.folder.glob("*.json")):
+            intent = self._read(path)
+            if intent is not None:
+                found.append(intent)
+        return found
+
+    def get(self, run: Ulid) -> Intent | None:
+        return self._read(self.folder / f"{run}.json")
+
+    def remove(self, run: Ulid) -> None:
+        (self.folder / f"{run}.json").unlink(missing_ok=True)
+
+    def sweep(self, keep: Sequence[Ulid], now_ms: int) -> None:
+        """Forget old intents of pushes that did not happen."""
+        for intent in self.all():
+            if intent.run not in keep and now_ms - intent.time_ms > KEPT_MS:
+                self.remove(intent.run)
+
+    def _read(self, path: Path) -> Intent | None:
+        try:
+            return Intent.from_json(json.loads(path.read_bytes()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """The whole file or the one before, also after a power cut."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        with open(fresh, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

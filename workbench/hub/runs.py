@@ -1,0 +1,144 @@
+"""What people ask of runs: list, show, follow, cancel. Called by the commands and by a push that waits.
+
+A run that says ``running`` while no walker holds it is shown as abandoned; the next worker resumes it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from workbench.domain.errors import Conflict, NotFound
+from workbench.domain.ids import Ulid, ulid
+from workbench.domain.run import FINAL, RunRecord, State
+from workbench.hub.intents import Intent, Intents
+from workbench.hub.layout import HubLayout
+from workbench.pipeline import records, watch
+from workbench.pipeline.records import EVENTS, RECORD, RunFolder
+from workbench.ports.store import Repository
+
+POLL_S = 0.1
+KEPT_RUNS = 200
+
+
+def list_runs(repository: Repository, limit: int = 50) -> Sequence[RunRecord]:
+    """Newest first, with what is accepted but not yet taken up."""
+    waiting = [_from_intent(i) for i in _intents(repository).all() if _is_waiting(repository, i)]
+    kept = [_seen(repository, record) for record in records.recent(repository, limit)]
+    return sorted([*waiting, *kept], key=lambda record: record.id, reverse=True)[:limit]
+
+
+def find_run(repository: Repository, text: str) -> Ulid:
+    """A run by its id or the beginning or end of it (6 characters or more). NotFound, Conflict when it fits several."""
+    wanted = text.upper()
+    if len(wanted) == 26:
+        return ulid(wanted)
+    every = [*repository.runs.list(), *(intent.run for intent in _intents(repository).all())]
+    fits = sorted({run for run in every if len(wanted) >= 6 and (run.startswith(wanted) or run.endswith(wanted))})
+    if not fits:
+        raise NotFound(f"no run {text}", "see `workbench runs list`; give at least 6 characters of its id")
+    if len(fits) > 1:
+        raise Conflict(f"{len(fits)} runs fit {text}", "give more characters of its id")
+    return fits[0]
+
+
+def show_run(repository: Repository, run: Ulid) -> RunRecord:
+    data = repository.runs.read(run, RECORD)
+    if data is None:
+        intent = _intents(repository).get(run)
+        if intent is None:
+            raise NotFound(f"no run {run}", "see `workbench runs list`")
+        return _from_intent(intent)
+    return _seen(repository, RunRecord.from_bytes(data))
+
+
+def tail_run(
+    repository: Repository,
+    run: Ulid,
+    *,
+    follow: bool = False,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[watch.WalkEvent]:
+    """The events of a run so far; with ``follow`` those that come, until it ends or ``is_stopped``.
+
+    Ends also when the run is abandoned; who wants to see it resumed follows again.
+    """
+    show_run(repository, run)
+    position, idle = 0, 0
+    while True:
+        events, position = _events(repository, run, position)
+        yield from events
+        if any(isinstance(event, watch.RunEnded) and event.run == run for event in events):
+            return
+        state = show_run(repository, run).state
+        if state in FINAL or not follow:
+            yield from _events(repository, run, position)[0]
+            return
+        idle = idle + 1 if state is State.ABANDONED else 0
+        if is_stopped() or idle > 50:
+            return
+        time.sleep(POLL_S)
+
+
+def cancel_run(repository: Repository, run: Ulid) -> RunRecord:
+    """Ask a run to stop, or end one that has not begun. Conflict when it has ended."""
+    intent = _intents(repository).get(run)
+    if intent is not None and repository.runs.read(run, RECORD) is None:
+        record = _from_intent(intent).to(State.CANCELLED, error="cancelled before it began")
+        repository.runs.write(run, {RECORD: record.to_bytes()})
+        return record
+    return records.request_cancel(repository, run)
+
+
+def forget_old(repository: Repository, keep: int = KEPT_RUNS) -> Sequence[Ulid]:
+    """Delete the oldest runs that have ended, down to ``keep``."""
+    old = [
+        run
+        for run in islice(repository.runs.list(), keep, None)
+        if (data := repository.runs.read(run, RECORD)) is None or RunRecord.from_bytes(data).state in FINAL
+    ]
+    if old:
+        repository.runs.delete(old)
+    return old
+
+
+def _events(repository: Repository, run: Ulid, position: int) -> tuple[list[watch.WalkEvent], int]:
+    """Whole lines after a byte position, from the living run's folder or, once it has ended, from its ref."""
+    try:
+        data = RunFolder.of(repository, run).events.read_bytes()
+    except FileNotFoundError:
+        data = repository.runs.read(run, EVENTS) or b""
+    whole = data[position : data.rfind(b"\n") + 1] if len(data) > position else b""
+    lines = whole.decode("utf-8", "replace").splitlines()
+    return [event for line in lines if (event := watch.decode(line)) is not None], position + len(whole)
+
+
+def _seen(repository: Repository, record: RunRecord) -> RunRecord:
+    if record.state is State.RUNNING and not RunFolder.of(repository, record.id).is_held():
+        return replace(record, state=State.ABANDONED, error="its worker ended; the next one resumes it")
+    return record
+
+
+def _intents(repository: Repository) -> Intents:
+    return Intents(HubLayout(repository.path).intents)
+
+
+def _is_waiting(repository: Repository, intent: Intent) -> bool:
+    if repository.runs.read(intent.run, RECORD) is not None:
+        return False
+    return any(repository.refs.get(move.ref) == move.new for move in intent.moves)
+
+
+def _from_intent(intent: Intent) -> RunRecord:
+    names = ", ".join(move.ref for move in intent.moves)
+    return RunRecord(
+        id=intent.run,
+        kind="push",
+        subject="push",
+        source=next((move.new for move in intent.moves), ""),
+        trigger=f"push {names} by {intent.pusher}",
+        options=intent.options.to_json(),
+        created_ms=intent.time_ms,
+    )

@@ -1,0 +1,137 @@
+"""A run of a tier: the record, its states and its log, around commands in the sandbox."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from workbench.domain.errors import ToolMissing, WorkbenchError
+from workbench.domain.ids import ObjectId
+from workbench.domain.run import RunRecord, State, StepRecord
+from workbench.hub.context import Hub
+from workbench.hub.planning import Job
+from workbench.hub.tiers import TierCommand, export, load_tier
+from workbench.pipeline import watch
+from workbench.pipeline.records import EVENTS, RECORD, RunFolder, log_path
+from workbench.ports.sandbox import Job as SandboxJob
+from workbench.ports.sandbox import Limits, Outcome, SandboxResult
+
+LOG_BYTES = 256 << 10
+WORKSPACE = "/in/workspace"
+
+
+def tier_record(hub: Hub, job: Job, run: str, trigger: str) -> RunRecord:
+    """The record of a tier that has not begun; UserError when its definition is wrong."""
+    commands = load_tier(hub.repository.objects, job.source, job.subject)
+    return RunRecord(
+        id=run,  # type: ignore[arg-type]
+        kind="tier",
+        subject=job.subject,
+        source=job.source,
+        trigger=trigger,
+        steps=tuple(StepRecord(command.name, why=job.why) for command in commands),
+        options=job.options.to_json(),
+        created_ms=hub.clock.now_ms(),
+    )
+
+
+class TierRun:
+    """One walker over one run of a tier."""
+
+    def __init__(self, hub: Hub, job: Job, is_stopped: Callable[[], bool]) -> None:
+        self._hub = hub
+        self._job = job
+        self._is_stopped = is_stopped
+
+    def run(self, record: RunRecord) -> RunRecord:
+        """Take a queued or abandoned run to its end, whatever that is."""
+        self._folder = RunFolder.of(self._hub.repository, record.id)
+        if record.state is State.ABANDONED:
+            record = record.to(State.QUEUED)
+        fresh = tuple(StepRecord(step.stage, why=step.why) for step in record.steps)
+        with self._folder.held():
+            now_ms = self._hub.clock.now_ms()
+            self._record = RunRecord(**{**record.__dict__, "steps": fresh}).to(
+                State.RUNNING, started_ms=now_ms, host=platform.node(), pid=os.getpid(), error="", ended_ms=0
+            )
+            self._save({})
+            self._tell(watch.RunStarted(record.id, f"tier {record.subject}", {s.stage: s.why for s in fresh}))
+            try:
+                ended = self._commands()
+            except (WorkbenchError, OSError) as error:
+                ended = self._end(State.FAILED, " ".join(str(error).split("\n")))
+            self._folder.clear()
+            return ended
+
+    def _commands(self) -> RunRecord:
+        sandbox = self._hub.sandbox()
+        missing = sandbox.probe()
+        if missing:
+            raise ToolMissing("this tier was refused: there is no sandbox to run it in", missing)
+        commands = load_tier(self._hub.repository.objects, ObjectId(self._record.source), self._record.subject)
+        failed = []
+        with tempfile.TemporaryDirectory(prefix="workbench-tier-") as folder:
+            workspace = Path(folder) / "workspace"
+            workspace.mkdir()
+            Path(folder).chmod(0o755)  # the sandbox is another user
+            export(self._hub.repository.objects, ObjectId(self._record.source), workspace)
+            for command in commands:
+                if self._is_stopped() or self._folder.is_asked_to_stop():
+                    return self._end(State.CANCELLED, "it was asked to stop")
+                if not self._command(command, workspace):
+                    failed.append(command.name)
+        if failed:
+            return self._end(State.FAILED, f"failed: {', '.join(failed)}; see `workbench runs tail {self._record.id}`")
+        return self._end(State.SUCCEEDED)
+
+    def _command(self, command: TierCommand, workspace: Path) -> bool:
+        started_ms = self._hub.clock.now_ms()
+        step = self._record.step(command.name).to(State.RUNNING, started_ms=started_ms)
+        self._record = self._record.with_step(step)
+        self._save({})
+        self._tell(watch.StepStarted(command.name, self._job.why))
+        result = self._hub.sandbox().run(self._sandboxed(command, workspace))
+        log = (result.stdout + result.stderr)[:LOG_BYTES]
+        for line in log.decode("utf-8", "replace").splitlines():
+            self._tell(watch.StepLine(command.name, line))
+        passed = result.outcome is Outcome.EXITED and result.exit_code == 0
+        state, error = (State.SUCCEEDED, "") if passed else (State.FAILED, _verdict(result))
+        now_ms = self._hub.clock.now_ms()
+        self._record = self._record.with_step(step.to(state, ended_ms=now_ms, error=error))
+        self._tell(watch.StepEnded(command.name, state, error=error, seconds=(now_ms - started_ms) / 1000))
+        self._save({log_path(command.name): log} if log else {})
+        return passed
+
+    def _sandboxed(self, command: TierCommand, workspace: Path) -> SandboxJob:
+        folders = {"workspace": workspace, **self._hub.tier_folders()}
+        variables = [f"{name}={value}" for name, value in sorted(self._job.options.variables.items())]
+        limits = Limits(wall_s=command.wall_s, cpu_s=max(1, int(command.wall_s)), output_bytes=LOG_BYTES)
+        argv = ["/usr/bin/env", f"--chdir={WORKSPACE}", "PYTHONDONTWRITEBYTECODE=1", *variables, *command.run]
+        return SandboxJob(argv=argv, folders=folders, limits=limits)
+
+    def _end(self, state: State, error: str = "") -> RunRecord:
+        now_ms = self._hub.clock.now_ms()
+        for step in self._record.steps:
+            if step.state is State.QUEUED:
+                self._record = self._record.with_step(step.to(State.SKIPPED))
+        self._record = self._record.to(state, ended_ms=now_ms, error=error)
+        seconds = (now_ms - self._record.started_ms) / 1000
+        self._tell(watch.RunEnded(self._record.id, state, error, seconds))
+        self._save({EVENTS: self._folder.events.read_bytes()})
+        return self._record
+
+    def _save(self, files: dict[str, bytes]) -> None:
+        self._hub.repository.runs.write(self._record.id, {RECORD: self._record.to_bytes(), **files})
+
+    def _tell(self, event: watch.WalkEvent) -> None:
+        with open(self._folder.events, "a", encoding="utf-8", errors="replace") as file:
+            file.write(watch.encode(event) + "\n")
+
+
+def _verdict(result: SandboxResult) -> str:
+    if result.outcome is Outcome.EXITED:
+        return f"exit {result.exit_code}"
+    return f"ended by the sandbox: {result.outcome}"

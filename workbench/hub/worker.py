@@ -1,0 +1,233 @@
+"""The worker: its own process, one per hub, started on demand. It runs what was pushed and not handled, one by one.
+
+The queue is derived from refs each time, so nothing is lost however a worker or a hook ends. It outlives the pusher and
+goes away after a while without work.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workbench.domain.errors import WorkbenchError, WorldError
+from workbench.domain.ids import ZERO_ID, ObjectId
+from workbench.domain.ledger import Action, RefMove
+from workbench.domain.push import PushOptions
+from workbench.domain.refs import MAIN, Channel
+from workbench.domain.run import RunRecord, State
+from workbench.hub import runs
+from workbench.hub.changes import changed_paths
+from workbench.hub.commits import read_commit
+from workbench.hub.context import Hub
+from workbench.hub.handled import HandledIndex
+from workbench.hub.intents import Intent
+from workbench.hub.planning import Derivation, Job, started_by
+from workbench.hub.push_run import PushRun
+from workbench.hub.queue import PendingPush, pending
+from workbench.pipeline import records
+
+IDLE_S = 600.0
+RETRY_S = 5.0
+MAX_TRIES = 5
+
+
+def pending_pushes(hub: Hub) -> Sequence[PendingPush]:
+    """What is pushed and not handled: a function of refs, ledger and intents."""
+    repository = hub.repository
+    current = {**repository.refs.all("refs/heads/"), **repository.refs.all("refs/tags/v")}
+    return pending(current, HandledIndex(repository.ledger, hub.layout.handled).read(), hub.intents.all())
+
+
+@contextmanager
+def only_worker(hub: Hub) -> Iterator[bool]:
+    """Whether this process is now the hub's worker; the kernel lets go when it dies."""
+    with open(hub.layout.worker_lock, "ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        lock.truncate(0)
+        lock.write(b"%d\n" % os.getpid())
+        lock.flush()
+        yield True
+
+
+def worker_is_alive(hub: Hub) -> bool:
+    try:
+        with open(hub.layout.worker_lock, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+
+
+def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
+    """Be the worker until nothing came for ``idle_s`` seconds; how many pushes were handled.
+
+    A push that comes between the last look and letting go of the lock is seen by the look after it.
+    """
+    hub.layout.create()
+    num = 0
+    while True:
+        with only_worker(hub) as mine:
+            if not mine:
+                return num
+            with _wake_pipe(hub.layout.worker_wake) as wake:
+                records.abandon_dead(hub.repository, hub.clock)
+                worker = Worker(hub)
+                while True:
+                    done = worker.handle_all()
+                    num += done
+                    if not done and not _woken(wake, RETRY_S if worker.is_stuck else idle_s) and not worker.is_stuck:
+                        break
+        if not pending_pushes(hub):
+            return num
+
+
+@contextmanager
+def _wake_pipe(path: Path) -> Iterator[int]:
+    if not path.exists():
+        os.mkfifo(path, 0o600)
+    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _woken(wake: int, timeout_s: float) -> bool:
+    if not select.select([wake], [], [], timeout_s)[0]:
+        return False
+    with suppress(BlockingIOError):
+        os.read(wake, 65536)
+    return True
+
+
+def poke(path: Path) -> None:
+    """Wake whoever reads the pipe; without a reader nothing happens."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return
+    try:
+        os.write(fd, b"w")
+    except BlockingIOError:  # full: whoever reads it is awake
+        pass
+    finally:
+        os.close(fd)
+
+
+@dataclass
+class Worker:
+    hub: Hub
+    is_stuck: bool = False
+    _tries: dict[tuple[RefMove, ...], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._derivation = Derivation(self.hub.specs)
+
+    def handle_all(self) -> int:
+        """Deal with every pending push, oldest first; how many."""
+        pushes = pending_pushes(self.hub)
+        quiet: dict[str, ObjectId] = {}
+        self.is_stuck = False
+        num = 0
+        for push in pushes:
+            options = push.intent.options if push.intent else PushOptions()
+            try:
+                jobs = self._jobs(push, options)
+                if jobs:
+                    self._note(quiet)
+                    self._run(push, jobs, options)
+                elif options.skip:
+                    self._note(quiet)
+                    self._handled(push, "nothing was run: -o ci.skip", {"skipped": True})
+                else:
+                    quiet.update({move.ref: move.new for move in push.moves})
+            except (WorkbenchError, OSError) as error:
+                if not self._give_up(push, error):
+                    self.is_stuck = True
+                    break
+            num += 1
+        self._note(quiet)
+        if pushes:
+            self.hub.intents.sweep([push.intent.run for push in pushes if push.intent], self.hub.clock.now_ms())
+        return num
+
+    def _jobs(self, push: PendingPush, options: PushOptions) -> tuple[Job, ...]:
+        moved = next((move for move in push.moves if move.ref == str(MAIN)), None)
+        objects = self.hub.open_objects(())
+        main = moved.new if moved else self.hub.repository.refs.get(str(MAIN))
+        changed = frozenset[str]()
+        if moved:
+            trees = [read_commit(objects, id).tree if id != ZERO_ID else None for id in (moved.old, moved.new)]
+            changed = changed_paths(objects, trees[0], trees[1])
+        started = started_by(objects.view, push.moves, main, changed)
+        return self._derivation.jobs(self.hub.repository.objects, started, options)
+
+    def _run(self, push: PendingPush, jobs: Sequence[Job], options: PushOptions) -> None:
+        intent = push.intent or self._described(push)
+        names = ", ".join(move.ref for move in push.moves)
+        trigger = f"push {names} by {intent.pusher}"
+        record = PushRun(self.hub, self._derivation).run(intent.run, jobs, trigger)
+        if record.state is State.SUCCEEDED and options.promote:
+            self._promote(push, record, options.promote, intent.pusher)
+        self._handled(push, f"run {record.id} {record.state}", {"run": record.id, "state": record.state.value})
+        self.hub.intents.remove(intent.run)
+        runs.forget_old(self.hub.repository)
+
+    def _described(self, push: PendingPush) -> Intent:
+        """What was only found in the refs gets a run id that a restarted worker finds again."""
+        clock = self.hub.clock
+        intent = Intent(clock.ulid(), push.moves, PushOptions(), "someone", clock.now_ms())
+        self.hub.intents.add(intent)
+        return intent
+
+    def _promote(self, push: PendingPush, record: RunRecord, channel: str, pusher: str) -> None:
+        """The channel names the pushed version's commit, or the pushed commit of main."""
+        repository = self.hub.repository
+        tags = [move.new for move in push.moves if move.ref.startswith("refs/tags/")]
+        target = repository.objects.peel(tags[-1] if tags else push.moves[-1].new)
+        ref = str(Channel(channel))
+        old = repository.refs.get(ref) or ZERO_ID
+        if old != target:
+            why = f"run {record.id} succeeded; asked for by {pusher} with -o promote={channel}"
+            moves = [RefMove(ref, old, target)]
+            repository.ledger.change(Action.PROMOTE, moves, who=self.hub.who, why=why, evidence={"run": record.id})
+
+    def _note(self, quiet: dict[str, ObjectId]) -> None:
+        """One entry for all pushes in a row that start nothing."""
+        if quiet:
+            moves = tuple(RefMove(ref, ZERO_ID, id) for ref, id in quiet.items())
+            quiet.clear()
+            self._handled(PendingPush(moves, None), "nothing to run", {})
+
+    def _handled(self, push: PendingPush, why: str, evidence: dict[str, object]) -> None:
+        refs = {move.ref: move.new for move in push.moves}
+        self.hub.repository.ledger.change(
+            Action.HANDLED, (), who=self.hub.who, why=why, evidence={**evidence, "refs": refs}
+        )
+        if push.intent:
+            self.hub.intents.remove(push.intent.run)
+
+    def _give_up(self, push: PendingPush, error: Exception) -> bool:
+        """After some tries a push whose work cannot even be begun is recorded as handled, with the reason."""
+        tries = self._tries[push.moves] = self._tries.get(push.moves, 0) + 1
+        print(f"{time.strftime('%FT%T')} worker: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, WorldError | OSError) and tries < MAX_TRIES:
+            return False
+        try:
+            self._handled(push, f"could not be run: {error}", {"state": State.FAILED.value})
+        except (WorkbenchError, OSError):
+            return False
+        return True
