@@ -23,7 +23,8 @@ class Workspace:
 
 def init_workspace(path: Path, *, who: str) -> Workspace:
     """Create ``PATH.git`` (hub) and ``PATH`` (clone with remote ``hub``); refuses what is there already."""
-    from workbench.app.hub_host import install_hub
+    from workbench.hub.install import install_hooks
+    from workbench.store.git.settings import init_hub
 
     clone = path.absolute()
     hub = clone.with_name(clone.name + ".git")
@@ -31,7 +32,8 @@ def init_workspace(path: Path, *, who: str) -> Workspace:
         raise Refused(f"{hub} is there already", f"take another name, or clone it: git clone -o hub {hub} {path}")
     if clone.exists() and any(clone.iterdir()):
         raise Refused(f"{clone} is not empty", "give a new or empty folder; the hub is made beside it as PATH.git")
-    install_hub(hub)
+    init_hub(hub)
+    install_hooks(hub)
     repository = wiring.open_repository(hub)
     try:
         tree = repository.objects.add_tree(EMPTY_TREE, dict(template_files()))

@@ -9,6 +9,7 @@ import typer
 
 from workbench.cli.context import Json, Repo, identity, store
 from workbench.cli.output import emit, emit_json, table
+from workbench.cli.pipeline import watching
 
 
 def checkout(
@@ -108,15 +109,22 @@ def verify(
 
     with store(repo) as repository:
         if rebuild:
-            rows = rebuild_artifact(repository, name, workers=workers)
-            good = all(row["equal"] for row in rows)
+            with watching(json) as watcher:
+                rows = rebuild_artifact(repository, name, workers=workers, who=identity(repo), watcher=watcher)
+            good = all(row.equal for row in rows)
             if json:
-                emit_json(rows)
+                emit_json(
+                    [
+                        {"artifact": r.tag, "expected": r.expected, "got": r.got, "equal": r.equal, "how": r.how}
+                        | {"note": r.note}
+                        for r in rows
+                    ]
+                )
             else:
                 table(
-                    ("artifact", "expected", "rebuilt", ""),
+                    ("artifact", "expected", "got", "how", "", ""),
                     [
-                        (r["artifact"], r["expected"][:12], r["got"][:12], "equal" if r["equal"] else "DIFFERENT")
+                        (r.tag, r.expected[:12], r.got[:12], r.how, "equal" if r.equal else "DIFFERENT", r.note)
                         for r in rows
                     ],
                 )

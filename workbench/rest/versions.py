@@ -22,6 +22,7 @@ from workbench.domain.canonical import digest_of
 from workbench.domain.errors import Corrupt, NotFound, UserError, WorkbenchError
 from workbench.domain.refs import ArtifactTag, Kind
 from workbench.domain.run import RunRecord
+from workbench.pipeline.records import RECORD
 from workbench.ports.store import Artifact, Repository
 from workbench.runner import version as agents
 from workbench.versions import describe
@@ -319,7 +320,7 @@ def _history(app: FastAPI, store: Store) -> None:
         with store() as repository:
             found = []
             for run in repository.runs.list()[:limit]:
-                data = repository.runs.read(run, "record.json")
+                data = repository.runs.read(run, RECORD)
                 if data is not None:
                     RunRecord.from_bytes(data)
                     found.append(json.loads(data))

@@ -1,0 +1,146 @@
+"""Commands of a hub: runs, worker, hook."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from workbench.cli.context import Json, Repo, store
+from workbench.cli.output import emit, emit_json, fields, table, when
+
+runs = typer.Typer(no_args_is_help=True, help="Runs: list, show, follow, cancel.", rich_markup_mode="rich")
+RunId = Annotated[str, typer.Argument(help="A run's id, or the beginning or end of it (6 characters or more).")]
+
+
+@runs.command("list")
+def list_(
+    limit: Annotated[int, typer.Option("-n", help="How many at most.")] = 20, repo: Repo = "", json: Json = False
+) -> None:
+    """Runs, newest first.
+
+    Example: [bold]workbench runs list -n 5[/bold]
+    """
+    import json as json_
+
+    from workbench.hub.runs import list_runs
+
+    with store(repo) as repository:
+        found = list_runs(repository, limit)
+    if json:
+        emit_json([json_.loads(record.to_bytes()) for record in found])
+        return
+    if not found:
+        emit("no runs yet: workbench run, or push a change to ci/pipelines/")
+        return
+    rows = [(r.id, r.state, f"{r.kind} {r.subject}", when(r.created_ms), r.source[:12], r.trigger) for r in found]
+    table(("run", "state", "what", "created", "source", "trigger"), rows)
+
+
+@runs.command()
+def show(run: RunId, repo: Repo = "", json: Json = False) -> None:
+    """One run: its steps, why each ran, what it made, how it ended.
+
+    Example: [bold]workbench runs show 01J9ZK[/bold]
+    """
+    import json as json_
+
+    from workbench.hub.runs import find_run, show_run
+
+    with store(repo) as repository:
+        record = show_run(repository, find_run(repository, run))
+    if json:
+        emit_json(json_.loads(record.to_bytes()))
+        return
+    fields(
+        {
+            "run": record.id,
+            "state": record.state.value,
+            "what": f"{record.kind} {record.subject}",
+            "trigger": record.trigger,
+            "source": record.source,
+            "created": when(record.created_ms),
+            "ended": when(record.ended_ms) if record.ended_ms else "",
+            "host": record.host,
+            "error": record.error,
+        }
+    )
+    emit()
+    rows = [
+        (
+            step.stage,
+            step.state,
+            f"{(step.ended_ms - step.started_ms) / 1000:.1f} s" if step.ended_ms and step.started_ms else "",
+            step.artifact,
+            step.error.splitlines()[0] if step.error else step.why,
+        )
+        for step in record.steps
+    ]
+    table(("stage", "state", "time", "artifact", "why"), rows)
+
+
+@runs.command()
+def tail(
+    run: RunId,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f", help="Go on until it ends.")] = True,
+    repo: Repo = "",
+    json: Json = False,
+) -> None:
+    """Follow a run: its events so far, and those that come.
+
+    Example: [bold]workbench runs tail 01J9ZK[/bold]
+    """
+    from workbench.cli.pipeline import finish, watching
+    from workbench.domain.run import FINAL
+    from workbench.hub.runs import find_run, show_run, tail_run
+
+    with store(repo) as repository:
+        found = find_run(repository, run)
+        with watching(json) as watcher:
+            for event in tail_run(repository, found, follow=follow):
+                watcher.on(event)
+        record = show_run(repository, found)
+    if record.state in FINAL:
+        finish(record, json)
+
+
+@runs.command()
+def cancel(run: RunId, repo: Repo = "") -> None:
+    """Stop a run: its whole process tree ends; what it has published stays.
+
+    Example: [bold]workbench runs cancel 01J9ZK[/bold]
+    """
+    from workbench.hub.runs import cancel_run, find_run
+
+    with store(repo) as repository:
+        record = cancel_run(repository, find_run(repository, run))
+    emit(f"run {record.id} " + ("is asked to stop" if record.state.value == "running" else record.state.value))
+
+
+def worker(repo: Repo = "", idle: Annotated[float, typer.Option(help="Seconds without work before it ends.")] = 600) -> None:
+    """The hub's worker, in the foreground: takes up what was pushed. Pushes start one on demand.
+
+    Example: [bold]workbench worker --repo agent.git[/bold]
+    """
+    from pathlib import Path
+
+    from workbench.app.hub_host import run_worker
+    from workbench.cli.locate import locate
+
+    run_worker(Path(locate(repo).store), idle_s=idle)
+
+
+def hook(name: Annotated[str, typer.Argument(help="pre-receive or post-receive.")]) -> None:
+    """What a hub's hooks run. Not for people: Git calls it with its own environment and standard input.
+
+    Example: [bold]workbench hook pre-receive[/bold]
+    """
+    from workbench.cli.hook_client import main
+
+    raise typer.Exit(main(name))
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(runs, name="runs")
+    app.command()(worker)
+    app.command()(hook)
