@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 
-import click
 import typer
 
 from workbench.cli import agent, history, hub, move, pipeline, workspace
@@ -32,25 +31,15 @@ hub.register(app)
 def run(arguments: list[str]) -> int:
     """Run one command; its exit code."""
     try:
-        result = app(arguments, standalone_mode=False, prog_name="workbench")
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.Abort:
-        sys.stderr.write("interrupted\n")
-        return 130
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        app(arguments, prog_name="workbench")
+    except SystemExit as stop:  # how typer ends: usage errors and interrupts are printed by then
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except WorkbenchError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         sys.stderr.write(f"error: {error}\n  nothing was changed by the step that failed; mend it and run again\n")
         return 6
-    return result if isinstance(result, int) else 0
+    return 0

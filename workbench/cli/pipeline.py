@@ -70,7 +70,9 @@ def watching(json: bool) -> Iterator[Watcher]:
         with LiveTable() as table_:
             yield table_
     else:
-        yield PlainWatcher(sys.stdout)
+        from workbench.app.wiring import clock
+
+        yield PlainWatcher(sys.stdout, clock().now_ms)
 
 
 def finish(record: RunRecord, json: bool) -> None:
