@@ -19,7 +19,7 @@ from pathlib import Path
 
 from workbench.domain import push as rules
 from workbench.domain.errors import NotFound, Refused, ToolMissing, UserError, WorkbenchError
-from workbench.domain.ids import Ulid, ulid
+from workbench.domain.ids import ulid
 from workbench.domain.push import Push
 from workbench.domain.run import FINAL
 from workbench.hub import runs
@@ -230,13 +230,12 @@ class PolicyServer:
         while not is_over():
             for event in runs.tail_run(self.hub.repository, run, follow=True, is_stopped=is_over):
                 plain.on(event)
-            if self._has_ended(run):
+                if isinstance(event, watch.RunEnded) and event.run == run:
+                    return
+            if runs.show_run(self.hub.repository, run).state in FINAL:
                 return
             self._ensure_worker()
         answer.say(f"still running; follow: workbench runs tail {run}\n")
-
-    def _has_ended(self, run: Ulid) -> bool:
-        return runs.show_run(self.hub.repository, run).state in FINAL
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A request is seven fields between NUL bytes, then end of input: format ``1``, verb, process id of receive-pack, pusher,
 folder of the quarantine, push options (a line each), and what git wrote to the hook. The answer is text for the pusher;
-``\\1`` says "still working" at least once a second, and ``\\0`` with ``0`` or ``1`` after it is the verdict and the end.
+``\\1`` says "still working", at least once a second; ``\\0`` with ``0`` or ``1`` after it is the verdict and the end.
 """
 
 from __future__ import annotations

@@ -1,0 +1,74 @@
+"""What the hooks add to a small push: p50 of a push of one commit into two hubs, with and without them, alternating.
+
+Prints one JSON object; milliseconds. ``--pushes N`` (default 60). The policy process is warm, as it is after a first push.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from workbench.app.hub_host import install_hub
+
+AIM_MS = 10.0
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", str(folder), *arguments], check=True, capture_output=True)
+
+
+def measure(pushes: int) -> dict[str, object]:
+    with tempfile.TemporaryDirectory(prefix="workbench-bench-") as name:
+        root = Path(name)
+        hubs = {kind: install_hub(root / f"{kind}.git") for kind in ("with", "without")}
+        for hook in (hubs["without"] / "hooks").iterdir():
+            hook.unlink()
+        clone = root / "clone"
+        subprocess.run(["git", "init", "-q", "-b", "main", str(clone)], check=True)
+        git(clone, "config", "user.name", "bench")
+        git(clone, "config", "user.email", "bench@localhost")
+        times: dict[str, list[float]] = {kind: [] for kind in hubs}
+        for number in range(pushes + 5):  # the first five warm everything up
+            (clone / "notes.txt").write_text(f"{number}\n")
+            git(clone, "add", "notes.txt")
+            git(clone, "commit", "-q", "-m", f"note {number}")
+            order = list(hubs.items()) if number % 2 else list(hubs.items())[::-1]
+            for kind, hub in order:
+                started = time.perf_counter()
+                git(clone, "push", "-q", str(hub), "main")
+                if number >= 5:
+                    times[kind].append((time.perf_counter() - started) * 1000)
+                time.sleep(0.03)  # the worker notes what was pushed; a person does not push that fast either
+        stop(hubs["with"])
+    p50 = {kind: statistics.median(values) for kind, values in times.items()}
+    return {
+        "bench": "hooks",
+        "pushes": pushes,
+        "push_p50_ms": round(p50["without"], 2),
+        "push_with_hooks_p50_ms": round(p50["with"], 2),
+        "added_p50_ms": round(p50["with"] - p50["without"], 2),
+        "added_paired_p50_ms": round(
+            statistics.median(a - b for a, b in zip(times["with"], times["without"], strict=True)), 2
+        ),
+        "aim_ms": AIM_MS,
+    }
+
+
+def stop(hub: Path) -> None:
+    for role in ("policy", "worker"):
+        text = (hub / "workbench" / f"{role}.lock").read_text().strip()
+        if text:
+            os.kill(int(text), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pushes", type=int, default=60)
+    print(json.dumps(measure(parser.parse_args().pushes)))
