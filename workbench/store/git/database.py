@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from workbench.domain.errors import Corrupt, NotFound, Refused, WorldError
+from workbench.domain.errors import Corrupt, NotFound, Refused, WorkbenchError, WorldError
 from workbench.domain.ids import ObjectId, object_id
 from workbench.store.git import process
 from workbench.store.git.encoding import object_id_of
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 READ_LIMIT_BYTES = 64 << 20
 _PIECE_BYTES = 1 << 20
+_RESTORE = "run `workbench doctor`; restore the object from a clone or a bundle"
 
 
 class Database(Protocol):
@@ -66,7 +67,7 @@ class GitDatabase:
         with self._lock:
             answer = self._ask("contents", id)
             if answer is None:
-                raise _missing(id)
+                raise self._missing(id)
             kind, size = answer
             if size > READ_LIMIT_BYTES:
                 self._drop()
@@ -74,14 +75,14 @@ class GitDatabase:
             data = self._take(id, size)
             self._take(id, 1)
         if object_id_of(kind, data) != id:
-            raise Corrupt(f"object {id} does not match its id", "run `workbench doctor`; restore it from a clone")
+            raise Corrupt(f"object {id} does not match its id", _RESTORE)
         return kind, data
 
     def stream(self, id: ObjectId, out: Callable[[bytes], object]) -> int:
         with self._lock:
             answer = self._ask("contents", id)
             if answer is None:
-                raise _missing(id)
+                raise self._missing(id)
             size = left = answer[1]
             try:
                 while left:
@@ -132,6 +133,14 @@ class GitDatabase:
         except process.ServiceEnded as error:
             raise _unreadable(id, error) from error
 
+    def _missing(self, id: ObjectId) -> WorkbenchError:
+        """Not there, or there and unreadable: the pipe says "missing" to both, git itself says more."""
+        done = process.attempt(self._git_dir, "cat-file", "-t", id, env=self._env)
+        said = done.stderr.decode(errors="replace")
+        if "error:" in said or (self._git_dir / "objects" / id[:2] / id[2:]).exists():
+            return Corrupt(f"object {id} cannot be read: {' '.join(said.split())}", _RESTORE)
+        return NotFound(f"no object {id} in this repository", "fetch or unbundle what it belongs to")
+
     def _drop(self) -> None:
         """End the pipe: what it still has to say is of no use."""
         self._pipe.close()
@@ -150,14 +159,8 @@ def _kind_number(kind: str) -> int:
     return {"commit": 1, "tree": 2, "blob": 3, "tag": 4}[kind]
 
 
-def _missing(id: ObjectId) -> NotFound:
-    return NotFound(
-        f"no object {id} in this repository", "fetch or unbundle what it belongs to, or run `workbench doctor`"
-    )
-
-
-def _unreadable(id: ObjectId, error: process.ServiceEnded) -> Exception:
+def _unreadable(id: ObjectId, error: process.ServiceEnded) -> WorkbenchError:
     problem = process.explain(f"reading object {id}", error.stderr)
     if type(problem) is WorldError and "fatal" in error.stderr:
-        return Corrupt(problem.what, "run `workbench doctor`; restore the object from a clone or a bundle")
+        return Corrupt(problem.what, _RESTORE)
     return problem

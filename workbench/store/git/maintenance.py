@@ -38,7 +38,7 @@ def _steps(git_dir: Path, refs: GitRefs) -> Iterator[str]:
     yield "packed the refs"
     if _mostly_used(git_dir):
         kept = _keep_large(git_dir)
-        process.run(git_dir, "repack", "--geometric=2", "-d", "--quiet", timeout_s=3600)
+        process.run(git_dir, "repack", "--geometric=2", "-d", "--no-write-bitmap-index", "--quiet", timeout_s=3600)
         yield f"repacked what is loose or small{f', kept {kept} large packs as they are' if kept else ''}"
     else:
         for path in (git_dir / "objects" / "pack").glob("*.keep"):

@@ -16,10 +16,11 @@ from workbench.domain.errors import Refused, WorldError
 from workbench.store.git import process
 from workbench.store.git.locks import own_folder
 
+# Sizes in digits: dulwich cannot read git's "1m".
 COMMON: Mapping[str, str] = {
     "core.fsync": "all",
     "core.fsyncMethod": "fsync",
-    "core.bigFileThreshold": "1m",
+    "core.bigFileThreshold": "1048576",
     "core.filesRefLockTimeout": "2000",
     "core.packedRefsTimeout": "5000",
     "core.protectHFS": "true",
@@ -33,7 +34,7 @@ COMMON: Mapping[str, str] = {
     "gc.pruneExpire": "2.weeks.ago",
     "maintenance.auto": "false",
     "pack.allowPackReuse": "true",
-    "repack.writeBitmaps": "true",
+    "repack.writeBitmaps": "false",  # the multi-pack index has the bitmap, see maintenance
     "submodule.recurse": "false",
 }
 
@@ -48,7 +49,7 @@ HUB: Mapping[str, str] = {
     "core.logAllRefUpdates": "false",
     "receive.unpackLimit": "1",
     "receive.fsckObjects": "true",
-    "receive.maxInputSize": "64g",
+    "receive.maxInputSize": "68719476736",
     "receive.denyDeletes": "true",
     "receive.denyNonFastForwards": "true",
     "receive.denyCurrentBranch": "refuse",
