@@ -116,6 +116,9 @@ class LedgerLog:
                         ledger.commit()
                 except (Conflict, Busy):
                     return None
+                except WorldError:
+                    if self._refs.get(str(LEDGER)) != commit:  # its git ended, but had it moved the ledger?
+                        raise
                 try:
                     projection.commit()
                 except WorldError as error:
