@@ -24,6 +24,7 @@ from workbench.pipeline.records import process_identity
 
 LINE_BYTES = 64 << 10
 TAIL_LINES = 40
+PLAIN_LINES = 100_000  # lines of a stream that are no events; what follows is counted and dropped unread
 READ_BYTES = 256 << 10
 POLL_S = 0.2  # how soon a request to stop is noticed
 DRAIN_ROUNDS = 50  # reads after the end, for what still stands in the pipes
@@ -71,15 +72,19 @@ class Ended:
 
 @dataclass
 class _Lines:
-    """Cuts a stream of bytes into lines of bounded length."""
+    """Cuts a stream of bytes into lines of bounded length and, where they are no events, of bounded number."""
 
     take: Callable[[str], None]
     _rest: bytearray = field(default_factory=bytearray)
     _overlong: bool = False
+    _plain: int = 0
 
     def feed(self, data: bytes) -> None:
         *whole, rest = data.split(b"\n")
         for part in whole:
+            if self._plain >= PLAIN_LINES and not self._rest and part[:1] != b"{":
+                self._plain += 1
+                continue
             self._append(part)
             self._end_line()
         self._append(rest)
@@ -87,6 +92,8 @@ class _Lines:
     def close(self) -> None:
         if self._rest or self._overlong:
             self._end_line()
+        if self._plain > PLAIN_LINES:
+            self.take(f"… {self._plain - PLAIN_LINES} more lines dropped")
 
     def _append(self, part: bytes) -> None:
         room = LINE_BYTES - len(self._rest)
@@ -95,6 +102,7 @@ class _Lines:
 
     def _end_line(self) -> None:
         text = self._rest.decode(errors="replace") + (" … (cut)" if self._overlong else "")
+        self._plain += not text.startswith("{")
         self._rest.clear()
         self._overlong = False
         self.take(text)
