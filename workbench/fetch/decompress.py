@@ -148,6 +148,8 @@ class Unpacked:
         try:
             block = self._decoder.decompress(data, BLOCK)
         except (OSError, zlib.error, lzma.LZMAError, EOFError, ValueError) as error:
+            if "Memory usage" in str(error):
+                raise Stop("bomb", "the decoder asks for more memory than it may have") from None
             raise Stop("corrupt", f"the compressed stream is broken: {error}") from None
         except MemoryError:
             raise Stop("bomb", "the decoder asks for more memory than it may have") from None

@@ -114,8 +114,8 @@ def count_paths(objects: GitObjects, root: str, limits: Limits) -> int:
         own, children = int(below[0]), below[1:]
         sizes[id] = own + sum(sizes[child] for child in children)
         depths[id] = 1 + max((depths[child] for child in children), default=0)
-        if sizes[id] > limits.members:
-            raise Stop("count", f"more than {limits.members} paths")
+        if sizes[id] > limits.paths:
+            raise Stop("count", f"more than {limits.paths} paths")
         if depths[id] > limits.depth:
             raise Stop("depth", f"folders nested deeper than {limits.depth}")
     return sizes[root]

@@ -14,7 +14,8 @@ class Limits:
     member_bytes: int = 4 * MIB  # one file that is kept
     kept_bytes: int = 512 * MIB  # all files that are kept
     total_bytes: int = 1024 * MIB  # all bytes that an archive unpacks to, kept or not
-    members: int = 100_000  # entries of an archive or paths of a tree
+    members: int = 50_000  # entries of an archive
+    paths: int = 200_000  # of a Git tree or a folder
     ratio: int = 50  # unpacked bytes for each packed byte, beyond ``ratio_slack_bytes``
     ratio_slack_bytes: int = 16 * MIB
     depth: int = 40  # components of a path

@@ -72,8 +72,8 @@ def _walk(root: Path, limits: Limits) -> Iterator[tuple[str, os.DirEntry[str]]]:
             entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
             count += 1
-            if count > limits.members:
-                raise UserError(f"{root.name} holds more than {limits.members} files", "name a smaller folder")
+            if count > limits.paths:
+                raise UserError(f"{root.name} holds more than {limits.paths} files", "name a smaller folder")
             path = f"{prefix}{entry.name}"
             if entry.is_dir(follow_symlinks=False):
                 if entry.name not in SKIPPED:

@@ -88,9 +88,9 @@ def _header(stream: Unpacked) -> bytes:
     if len(block) < BLOCK_SIZE:
         raise Stop("truncated", "inside a header")
     stored = _number(block[148:156])
-    unsigned = sum(block[:148]) + 8 * 32 + sum(block[156:])
-    signed = unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
-    if stored not in (unsigned, signed):
+    unsigned = sum(block) - sum(block[148:156]) + 8 * 32
+    # Some old writers summed signed bytes.
+    if stored != unsigned and stored != unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:]):
         raise Stop("corrupt", "a header's checksum is wrong, or this is no tar")
     return block
 
