@@ -1,6 +1,6 @@
 """Which repository a command means. Standard library only, and no process is started: ``status`` is timed.
 
-A command may stand in a hub (a bare repository), in a clone that has a remote ``hub``, or in any other clone. Artifacts,
+A command may stand in a hub (a bare repository), in a clone with a remote ``hub``, or in any other clone. Artifacts,
 ledger and runs are the hub's where there is one on this machine, else the clone's own.
 """
 

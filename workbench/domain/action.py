@@ -101,6 +101,8 @@ def _differences(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> l
 
 def _brief(value: Any) -> str:
     text = str(value)
+    if len(text) in (40, 64) and not text.strip("0123456789abcdef"):
+        return text[:12]  # an object id or a digest
     return text if len(text) <= 40 else text[:37] + "..."
 
 
