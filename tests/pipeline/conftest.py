@@ -64,7 +64,8 @@ sys.path.insert(0, "tools")
 from steps import begin, end
 step, output = begin()
 print(json.dumps({"event": "log", "text": "splitting"}), flush=True)
-print(json.dumps({"event": "progress", "done": 1, "total": 1, "unit": "texts", "rates": {"texts_per_s": 2.0}}), flush=True)
+progress = {"event": "progress", "done": 1, "total": 1, "unit": "texts", "rates": {"texts_per_s": 2.0}}
+print(json.dumps(progress), flush=True)
 words = sorted(step["params"]["text"].split())
 (output / "words.txt").write_text("\\n".join(words))
 end(output, {"words": len(words)})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from workbench.pipeline.records import log_path
@@ -82,7 +84,7 @@ def test_what_a_stage_leaves_running_is_ended_with_it(toy) -> None:
     assert toy.run().error == ""
     pid = toy.artifact("raw/toy/v1.0.0").manifest.counts["pid"]
     try:
-        state = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()[0]
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
         return
     assert state == "Z"  # ended, and whoever adopted it has not looked yet

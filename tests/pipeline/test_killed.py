@@ -35,7 +35,8 @@ record = run_pipeline(planner, Mode(), Settings("Test <test@example.com>", 2), c
 print(record.state, record.error)
 """
 
-# Counts to ten with a checkpoint after each; at step ``stop`` it tells its pid through the pipe, if there is one, and waits.
+# Counts to ten with a checkpoint after each; at step ``stop`` it tells its pid through the pipe, if there is one, and
+# waits.
 COUNTER = """
 import json, os, signal, sys
 sys.path.insert(0, "tools")

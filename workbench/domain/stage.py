@@ -42,6 +42,7 @@ class StageSpec:
     hardware: bool = False  # instruction set and thread count are part of the key (training)
     previous: bool = False  # reads the previous version of what it makes, as input role "previous" (evaluate)
     major_params: tuple[str, ...] = ()  # a change of these changes the output's format or ids: a major bump
+    replays: bool = False  # fetches from outside; or, given what it made as input role "recorded", takes it from there
     checkpoints: bool = False  # may save checkpoints and resume
     command: tuple[str, ...] = ()  # a workspace's own command; empty: python -m workbench.stages.<name>
     code_paths: tuple[str, ...] = ()  # workspace paths that are the code of such a command

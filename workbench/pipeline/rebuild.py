@@ -1,9 +1,9 @@
 """``verify --rebuild REF``: build an artifact and all it was made from again, in an empty store, and compare tree ids.
 
-The roots are the recorded bytes of what came from outside (``raw``, imports), stored anew; and what a stage compared
-its result with (``previous``), because that is a fact of then, not of the lineage. All else is run again, from the
-parameters in the manifests. Where one differs, the steps after it go on from the recorded one, so that each row judges
-one stage.
+The roots are recorded bytes, stored anew: imports, and what a stage compared its result with (``previous``), because
+that is a fact of then, not of the lineage. The crawl is run again over the bytes that it recorded, with no network. All
+else is run again from the parameters in the manifests. Where one differs, the steps after it go on from the recorded
+one, so that each row judges one stage.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ from workbench.pipeline.records import remove_tree
 from workbench.pipeline.step import Listener, StepRun
 from workbench.ports.store import Artifact, Repository
 from workbench.ports.work import Clock
-
-RECORDED = (Kind.RAW,)  # kinds whose stage fetches from outside
 
 
 @dataclass(frozen=True)
@@ -84,10 +82,10 @@ class Rebuild:
                             f"{each.tag.short} was made from {lost}, which is not here",
                             "fetch it from the hub: git fetch hub --tags",
                         )
-                    visit(found, entry.kind is each.tag.kind or _from_outside(found))
+                    visit(found, entry.kind is each.tag.kind or _is_imported(found))
             order[each.tree] = (each, recorded)
 
-        visit(artifact, _from_outside(artifact))
+        visit(artifact, _is_imported(artifact))
         return list(order.values())
 
     def _row(self, recorded: Artifact, taken: bool, run: Ulid) -> Row:
@@ -138,8 +136,9 @@ class Rebuild:
         folder.mkdir(parents=True)
         threads = self._threads(recorded) if step.use.spec.hardware else self.workers
         commit = ObjectId(recorded.source)
+        replayed = self._store_again(recorded) if step.use.spec.replays else None
         try:
-            process = StepRun(self.fresh, run, step, folder, self.repository.objects, commit, threads)
+            process = StepRun(self.fresh, run, step, folder, self.repository.objects, commit, threads, replayed)
             result = process.execute(self._listener(step.stage))
             staged = stage_output(self.fresh, step, process.output, result)
         finally:
@@ -196,8 +195,8 @@ class Rebuild:
         )
 
 
-def _from_outside(artifact: Artifact) -> bool:
-    return artifact.tag.kind in RECORDED or artifact.manifest.stage in ("", "import")
+def _is_imported(artifact: Artifact) -> bool:
+    return artifact.manifest.stage in ("", "import")
 
 
 def _unequal(recorded: Artifact, parts: ActionParts | None) -> str:

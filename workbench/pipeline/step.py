@@ -28,7 +28,9 @@ from workbench.pipeline.records import (
     find_checkpoints,
     remove_tree,
 )
-from workbench.ports.store import Objects, Repository
+from workbench.ports.store import Artifact, Objects, Repository
+
+RECORDED = "recorded"  # the input role of a stage that replays
 
 
 class Stopped(Exception):
@@ -56,6 +58,7 @@ class StepRun:
     source: Objects  # where a command's code stands, at
     commit: ObjectId
     workers: int
+    recorded: Artifact | None = None  # what a stage that fetches from outside made before, to make it again from
 
     def execute(self, listener: Listener) -> StageResult:
         """Run the process to its end; StageFailed says why it failed, Stopped that it was asked to end."""
@@ -129,12 +132,14 @@ class StepRun:
     def _inputs(self) -> Mapping[str, str]:
         """Each input as ``inputs/<role>``, a link to the read-only cache, beside its ``<role>.manifest.json``."""
         folder = self.folder / "inputs"
-        for each in self.plan.inputs:
-            assert each.artifact is not None
-            (folder / each.role).symlink_to(self.repository.cache.folder(each.artifact))
-            manifest = self.repository.objects.read_file(each.artifact.tree, MANIFEST)
-            (folder / f"{each.role}.manifest.json").write_bytes(manifest)
-        return {each.role: str(folder / each.role) for each in self.plan.inputs}
+        inputs = {each.role: each.artifact for each in self.plan.inputs} | (
+            {RECORDED: self.recorded} if self.recorded else {}
+        )
+        for role, artifact in inputs.items():
+            assert artifact is not None
+            (folder / role).symlink_to(self.repository.cache.folder(artifact))
+            (folder / f"{role}.manifest.json").write_bytes(self.repository.objects.read_file(artifact.tree, MANIFEST))
+        return {role: str(folder / role) for role in inputs}
 
     def _command(self, step: Path) -> list[str]:
         spec = self.plan.use.spec

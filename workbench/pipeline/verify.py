@@ -67,10 +67,10 @@ class _Check:
         chunked = {file.path for file in self.artifact.manifest.files if file.chunks}
         plain = {file.path for file in self.artifact.manifest.files if not file.chunks}
         found = {entry.path for entry in self.objects.walk(self.artifact.tree, PAYLOAD)} if PAYLOAD in top else set()
-        parts = {path for path in found if path.rpartition("/")[0] in chunked}
-        for path in sorted(plain - found) + sorted(chunked - {path.rpartition("/")[0] for path in parts}):
+        parts = {path: file for path in found for file in _ancestors(path) if file in chunked}
+        for path in sorted(plain - found) + sorted(chunked - set(parts.values())):
             yield _error(f"the manifest lists {path}, which the tree does not hold", "restore it from another clone")
-        for path in sorted(found - parts - plain):
+        for path in sorted(found - set(parts) - plain):
             yield _error(f"the tree holds {path}, which the manifest does not list", "it was not made by a workbench")
         yield Finding("ok", f"the manifest lists {len(self.artifact.manifest.files)} files")
 
@@ -98,7 +98,7 @@ class _Check:
         if not file.chunks:
             yield self.objects.read_blob(entry.id)
             return
-        parts = self.objects.list(entry.id)
+        parts = list(self.objects.walk(entry.id))
         if len(parts) != file.chunks:
             raise Corrupt(f"{file.path} has {len(parts)} parts, not {file.chunks}")
         for part in parts:
@@ -124,6 +124,11 @@ def _lineage(repository: Repository, artifact: Artifact) -> Iterator[Finding]:
             yield Finding("ok", f"made from {short}")
     if len(artifact.inputs) < len(artifact.manifest.inputs):
         yield _error("the manifest lists more inputs than the commit names", "it was not made by a workbench")
+
+
+def _ancestors(path: str) -> Iterator[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
 
 
 def _encoded(entry: TreeEntry) -> bytes:
