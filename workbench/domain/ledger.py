@@ -83,5 +83,5 @@ class Entry:
                 evidence=raw["evidence"],
                 commit=commit,
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Corrupt(f"ledger entry cannot be read: {error}", "run `workbench doctor`") from error

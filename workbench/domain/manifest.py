@@ -111,5 +111,5 @@ class Manifest:
                 counts=raw["counts"],
                 metrics=raw["metrics"],
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise Corrupt(f"manifest cannot be read: {error}", "run `workbench verify` on the artifact") from error

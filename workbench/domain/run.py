@@ -114,7 +114,7 @@ class RunRecord:
             steps = tuple(StepRecord(**{**step, "state": State(step["state"])}) for step in raw.pop("steps"))
             raw["id"], raw["state"] = ulid(raw["id"]), State(raw["state"])
             return cls(steps=steps, **raw)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Corrupt(f"run record cannot be read: {error}") from error
 
 

@@ -117,6 +117,8 @@ def judge_name(name: bytes, limits: TreeLimits) -> tuple[str, str] | None:
         return "unicode-form", "rename it in Unicode form NFC (core.precomposeUnicode=true)"
     if _FORBIDDEN & set(text):
         return "character", r"rename it without any of \ : * ? " + '" < > |'
+    if "`" in text or "$(" in text:
+        return "shell", "rename it: a careless script would run it"
     if text.startswith("-"):
         return "leading-dash", "rename it: programs read a leading '-' as an option"
     if text.startswith(" ") or text.endswith((" ", ".")):
