@@ -23,6 +23,8 @@ from workbench.store.git import process
 from workbench.store.payload.packs import Pack, object_id_of
 
 PIECE = 1 << 20
+# cat-file streams blobs above 1 MiB, and maps 32 MiB of a pack at most: else it counts as memory up to the pack's size.
+_LEAN = ("-c", "core.bigFileThreshold=1m", "-c", "core.packedGitWindowSize=8m", "-c", "core.packedGitLimit=32m")
 _AHEAD = 500  # requests sent before their answers are read: 41 bytes each, so they fit a pipe
 _F_SETPIPE_SZ = 1031
 
@@ -97,7 +99,7 @@ class PackBlobs:
             writer.keep_alive()
 
     def read(self, ids: Iterable[ObjectId]) -> Pieces:
-        command = process.command(self._git_dir, "-c", f"core.bigFileThreshold={PIECE}", "cat-file", "--batch")
+        command = process.command(self._git_dir, *_LEAN, "cat-file", "--batch")
         try:
             child = subprocess.Popen(
                 command,

@@ -1,0 +1,175 @@
+"""Import: models and datasets of strangers become artifacts in our layout, or are refused with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import random
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.corpus.dataset import DatasetReader
+from workbench.domain.errors import NotFound, Refused, UserError
+from workbench.store.payload.importer import import_file, spdx_expression
+from workbench.store.payload.tensors import GGML_NAMES, GGML_TYPES, HostileHeader, read_gguf
+
+
+def gguf_bytes(path: Path, **fields: Any) -> bytes:
+    """A small model file, written by the gguf library."""
+    import gguf
+    import numpy as np
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name(fields.get("name", "tiny | <b>model</b>"))
+    writer.add_token_list([b"a", b"b"] * 100)
+    writer.add_file_type(7)
+    weights = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
+    writer.add_tensor("blk.0.w", gguf.quants.quantize(weights, gguf.GGMLQuantizationType.Q8_0),
+                      raw_dtype=gguf.GGMLQuantizationType.Q8_0)  # fmt: skip
+    writer.add_tensor("norm", weights[0])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.read_bytes()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    gguf_bytes(tmp_path / "theirs.gguf")
+    return tmp_path / "theirs.gguf"
+
+
+def bring(repository: Any, path: Path, **more: Any) -> Any:
+    given = {"name": "theirs", "license": "apache-2.0", "origin": "a colleague", "who": "Ann <ann@localhost>", **more}
+    return import_file(repository, path, **given)
+
+
+def test_a_model_becomes_a_release_with_checksums_licence_and_card(
+    repository: Any, model: Path, tmp_path: Path
+) -> None:
+    artifact = bring(repository, model)
+    assert artifact.tag.short == "release/theirs/v1.0.0"
+    assert artifact.manifest.stage == "import"
+    assert artifact.manifest.params == {
+        "file": "theirs.gguf", "license": "Apache-2.0", "origin": "a colleague", "size": model.stat().st_size,
+        "sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+    }  # fmt: skip
+    repository.artifacts.checkout(artifact, tmp_path / "out")
+    payload = tmp_path / "out" / "payload"
+    assert sorted(path.name for path in payload.iterdir()) == [
+        "README.md", "SHA256SUMS", "licenses.json", "theirs-Q8_0.gguf"
+    ]  # fmt: skip
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=payload, check=True)
+    assert json.loads((payload / "licenses.json").read_text())["license"] == "Apache-2.0"
+    card = (payload / "README.md").read_text()
+    assert "Apache-2.0" in card
+    assert "<b>" not in card
+    assert "1 F32, 1 Q8_0" in card
+
+
+def test_the_same_file_again_is_the_same_version_and_leaves_nothing_behind(repository: Any, model: Path) -> None:
+    assert bring(repository, model) == bring(repository, model)
+    assert list(repository.path.glob("**/import-*")) == []
+    assert model.exists()
+
+
+def test_a_hostile_model_is_refused_with_the_reason(repository: Any, model: Path, tmp_path: Path) -> None:
+    good = model.read_bytes()
+    cases = {
+        "does not begin": b"GGML" + good[4:],
+        "version 77": good[:4] + struct.pack("<I", 77) + good[8:],
+        "number of tensors": good[:8] + struct.pack("<Q", 1 << 40) + good[16:],
+        "number of keys": good[:16] + struct.pack("<Q", 1 << 63) + good[24:],
+        "string's length": good[:24] + struct.pack("<Q", 1 << 50) + good[32:],
+        "outside the file": good[:-200],
+        "no tensors": b"GGUF" + struct.pack("<IQQ", 3, 0, 0),
+        "beyond": good[:100],
+    }
+    for reason, data in cases.items():
+        (tmp_path / "bad.gguf").write_bytes(data)
+        with pytest.raises(Refused, match=reason):
+            bring(repository, tmp_path / "bad.gguf")
+    assert repository.artifacts.list() == []
+
+
+def test_mutated_headers_are_read_or_refused_but_never_anything_else(model: Path) -> None:
+    good = model.read_bytes()
+    pick = random.Random(11)
+    refused = 0
+    for _ in range(1500):
+        bad = bytearray(good)
+        for _ in range(pick.randrange(1, 4)):
+            bad[pick.randrange(4, 2500) % len(bad)] = pick.choice((0, 1, 127, 128, 255, pick.randrange(256)))
+        try:
+            header = read_gguf(io.BytesIO(bad), len(bad))
+        except HostileHeader:
+            refused += 1
+        else:
+            assert all(0 < start < len(bad) for start in header.starts)
+    assert refused > 100
+
+
+def test_our_table_of_tensor_types_is_that_of_the_gguf_library() -> None:
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    theirs = {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
+    assert {kind: theirs[kind] for kind in GGML_TYPES} == dict(GGML_TYPES)
+    assert {kind: GGMLQuantizationType(kind).name for kind in GGML_NAMES} == dict(GGML_NAMES)
+
+
+def lines(path: Path, *rows: Any) -> Path:
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
+    return path
+
+
+def test_json_lines_become_a_dataset_in_our_layout(repository: Any, tmp_path: Path) -> None:
+    rows = [{"text": f"fn f{n}() {{}}\n", "stars": n} for n in range(300)]
+    rows[7] |= {"license": "mit", "path": "src/ü.rs"}
+    artifact = bring(repository, lines(tmp_path / "d.jsonl", *rows, rows[0], ""))
+    assert artifact.tag.short == "dataset/theirs/v1.0.0"
+    assert artifact.manifest.counts["documents"] == 300
+    assert artifact.manifest.counts["duplicates"] == 1
+    repository.artifacts.checkout(artifact, tmp_path / "out")
+    reader = DatasetReader(tmp_path / "out" / "payload")
+    documents = [document for split in ("train", "validation", "test") for document in reader.documents(split)]
+    assert {document.text for document in documents} == {row["text"] for row in rows}
+    assert {document.license for document in documents} == {"Apache-2.0", "MIT"}
+    assert "theirs/src/ü.rs" in {document.path for document in documents}
+    packages = (tmp_path / "out" / "payload" / "packages.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in packages] == ["import"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("{", "line 2 is refused: no JSON"), ("[" * 100_000, "line 2 is refused: no JSON"), ("[]", "it has no text"),
+        ({"text": ""}, "it has no text"), ({"text": 5}, "it has no text"), ({"text": "\ud800"}, "no Unicode"),
+        ({"text": "a", "path": "../b"}, "payload path"), ({"text": "a", "license": "Mine"}, "not an SPDX"),
+        ({"text": "a", "path": 5}, "are text"),
+    ],
+)  # fmt: skip
+def test_a_wrong_line_is_refused_with_its_number(repository: Any, tmp_path: Path, row: Any, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        bring(repository, lines(tmp_path / "d.jsonl", {"text": "good"}, row))
+    assert repository.artifacts.list() == []
+
+
+def test_a_wrong_licence_kind_or_path_says_what_to_do(repository: Any, model: Path, tmp_path: Path) -> None:
+    for wrong in ("", "Own-Licence", "MIT OR", "MIT; rm -rf"):
+        with pytest.raises(UserError, match="SPDX"):
+            bring(repository, model, license=wrong)
+    with pytest.raises(UserError, match=r"\.gguf model or a \.jsonl dataset"):
+        bring(repository, model, kind="model")
+    with pytest.raises(NotFound):
+        bring(repository, tmp_path / "none.gguf")
+    with pytest.raises(Refused, match="no documents"):
+        bring(repository, lines(tmp_path / "d.jsonl"))
+    assert spdx_expression("mit or apache-2.0") == "MIT OR Apache-2.0"

@@ -1,0 +1,146 @@
+"""Packs that we write are read by git, dulwich and libgit2; nothing is seen of one that was not finished."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import struct
+import subprocess
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.domain.errors import Corrupt, WorldError
+from workbench.domain.ids import ObjectId
+from workbench.store.payload import packs
+from workbench.store.payload.blobs import PackBlobs, read_whole
+from workbench.store.payload.packs import Pack, deflate, index_of, object_id_of
+
+RANDOM = random.Random(5)
+BLOBS = [b"", b"x", b"text " * 10_000, RANDOM.randbytes(65_535), RANDOM.randbytes(65_536), RANDOM.randbytes(3 << 20)]
+
+
+def write(git_dir: Path, blobs: list[bytes]) -> list[ObjectId]:
+    ids = [object_id_of("blob", data) for data in blobs]
+    with Pack(git_dir / "objects") as pack:
+        for id, data in zip(ids, blobs, strict=True):
+            pack.add("blob", id, data)
+        pack.finish()
+    return ids
+
+
+@given(st.binary(max_size=200_000), st.sampled_from([0, 1]))
+@settings(max_examples=30, deadline=None)
+def test_any_inflater_reads_what_we_deflate(data: bytes, level: int) -> None:
+    assert zlib.decompress(deflate(data, level)) == data
+
+
+def test_git_dulwich_and_libgit2_read_the_same_objects(hub: Any, lab: Any) -> None:
+    import pygit2
+    from dulwich.repo import Repo
+
+    ids = write(hub.path, [*BLOBS, BLOBS[0]])
+    other, libgit2 = Repo(str(hub.path)), pygit2.Repository(str(hub.path))
+    try:
+        for id, data in zip(ids, BLOBS, strict=False):
+            assert lab.git(hub.path, "cat-file", "blob", id) == data
+            assert other[id.encode()].as_raw_string() == data
+            assert libgit2[id].data == data
+    finally:
+        other.close()
+    (pack,) = (hub.path / "objects" / "pack").glob("*.pack")
+    lab.git(hub.path, "verify-pack", str(pack))
+    lab.git(hub.path, "index-pack", "--strict", "-o", str(lab.root / "other.idx"), str(pack))
+    assert (lab.root / "other.idx").read_bytes() == pack.with_suffix(".idx").read_bytes()
+
+
+def test_weights_are_stored_as_they_are_and_text_is_deflated(hub: Any) -> None:
+    import numpy as np
+
+    weights = (np.random.default_rng(0).standard_normal(1 << 18, np.float32) * 0.02).tobytes()
+    assert not packs.worth_deflating(weights)
+    assert packs.worth_deflating(b"pub fn main() { println!(); }\n" * 1000)
+    write(hub.path, [weights])
+    (pack,) = (hub.path / "objects" / "pack").glob("*.pack")
+    assert len(weights) < pack.stat().st_size < len(weights) + 1000
+
+
+def test_an_index_beyond_two_gibibytes_uses_large_offsets() -> None:
+    entries = [(bytes([n]) * 20, n, offset) for n, offset in enumerate([12, (1 << 31) - 1, 1 << 31, 1 << 40])]
+    index = index_of(entries, b"c" * 20)
+    small = struct.unpack(">4I", index[8 + 1024 + 4 * 24 :][:16])
+    assert small == (12, (1 << 31) - 1, 1 << 31, 1 << 31 | 1)
+    assert struct.unpack(">2Q", index[8 + 1024 + 4 * 28 :][:16]) == (1 << 31, 1 << 40)
+
+
+def test_nothing_remains_of_a_pack_that_was_not_finished(hub: Any) -> None:
+    def fail() -> None:
+        with Pack(hub.path / "objects") as pack:
+            for data in BLOBS:
+                pack.add("blob", object_id_of("blob", data), data)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list((hub.path / "objects" / "pack").iterdir()) == []
+
+
+def test_a_full_disk_is_an_error_that_leaves_nothing(hub: Any) -> None:
+    """The real thing: a limit on the size of files, in a process of its own."""
+    program = f"""
+import os, resource, signal
+from pathlib import Path
+from workbench.store.payload.packs import Pack, object_id_of
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+with Pack(Path({str(hub.path)!r}) / "objects") as pack:
+    for number in range(40):
+        data = os.urandom(1_000_000)
+        pack.add("blob", object_id_of("blob", data), data)
+    pack.finish()
+"""
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "WorldError" in done.stderr
+    assert os.strerror(errno.EFBIG) in done.stderr
+    assert list((hub.path / "objects" / "pack").iterdir()) == []
+
+
+def test_a_missing_folder_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises((WorldError, FileNotFoundError)):
+        write(tmp_path / "nowhere", [b"x"])
+
+
+def test_objects_that_are_there_are_not_written_again(hub: Any) -> None:
+    blobs = PackBlobs(hub.path, hub.objects)
+    for _ in range(3):
+        with blobs.writer() as writer:
+            ids = [writer.blob(data) for data in BLOBS]
+            writer.tree({f"{n}/x": id for n, id in enumerate(ids)})
+    assert len(list((hub.path / "objects" / "pack").glob("*.pack"))) == 1
+    assert [read_whole(blobs, [id]) for id in ids] == BLOBS
+
+
+def test_many_blobs_come_back_in_order_whatever_their_number(hub: Any) -> None:
+    data = [b"%d" % number * (number % 700) for number in range(3000)]
+    blobs = PackBlobs(hub.path, hub.objects)
+    with blobs.writer() as writer:
+        ids = [writer.blob(each) for each in data]
+    assert read_whole(blobs, ids) == b"".join(data)
+    assert [piece for piece, _ in blobs.read([])] == []
+
+
+def test_a_missing_blob_and_a_tree_in_its_place_are_corrupt(hub: Any) -> None:
+    blobs = PackBlobs(hub.path, hub.objects)
+    with blobs.writer() as writer:
+        tree = writer.tree({"a": writer.blob(b"x")})
+    for id in (ObjectId("1" * 40), tree):
+        with pytest.raises(Corrupt, match=id):
+            read_whole(blobs, [id])
