@@ -40,8 +40,7 @@ def rebuild_artifact(repository: Repository, name: str, *, workers: int, who: st
     with tempfile.TemporaryDirectory(prefix="workbench-rebuild-", dir=repository.path) as folder:
         store = Path(folder) / "store.git"
         init_hub(store)
-        fresh = wiring.open_repository(store)
-        try:
+        with wiring.open_repository(store) as fresh:
             rebuild = Rebuild(
                 repository=repository,
                 fresh=fresh,
@@ -53,7 +52,3 @@ def rebuild_artifact(repository: Repository, name: str, *, workers: int, who: st
                 watcher=watcher,
             )
             return rebuild.of(artifact)
-        finally:
-            close = getattr(fresh, "close", None)
-            if close is not None:
-                close()

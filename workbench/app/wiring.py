@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from workbench.ports.fetch import Fetcher
     from workbench.ports.inference import ModelLoader
     from workbench.ports.sandbox import Sandbox
-    from workbench.ports.store import Repository
     from workbench.ports.work import Clock, Mapper
+    from workbench.store.git.repository import GitRepository
 
 STAGES = ("crawl", "filter", "dataset", "tokenizer", "shard", "train", "evaluate", "package", "serve")
 
 
-def open_repository(git_dir: Path) -> Repository:
+def open_repository(git_dir: Path) -> GitRepository:
     """The repository whose Git directory this is; what was cut off before is rolled forward first."""
     from workbench.store.git.repository import GitRepository
 

@@ -34,18 +34,13 @@ def init_workspace(path: Path, *, who: str) -> Workspace:
         raise Refused(f"{clone} is not empty", "give a new or empty folder; the hub is made beside it as PATH.git")
     init_hub(hub)
     install_hooks(hub)
-    repository = wiring.open_repository(hub)
-    try:
+    with wiring.open_repository(hub) as repository:
         tree = repository.objects.add_tree(EMPTY_TREE, dict(template_files()))
         commit = repository.objects.add_commit(
             tree, parents=(), message="A new workspace\n", who=who, time_ms=wiring.clock().now_ms()
         )
         move = RefMove(str(refs.MAIN), ZERO_ID, commit)
         repository.ledger.change(Action.INIT, [move], who=who, why="a new workspace")
-    finally:
-        close = getattr(repository, "close", None)
-        if close is not None:
-            close()
     command = ["git", "clone", "--quiet", "--origin", "hub", "--branch", "main", str(hub), str(clone)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:

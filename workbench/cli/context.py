@@ -12,7 +12,7 @@ import typer
 from workbench.cli.locate import Location, locate
 
 if TYPE_CHECKING:
-    from workbench.ports.store import Repository
+    from workbench.store.git.repository import GitRepository
 
 Repo = Annotated[
     str, typer.Option("--repo", metavar="PATH", help="The hub or clone to work in (default: around here).")
@@ -21,17 +21,12 @@ Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs
 
 
 @contextmanager
-def store(repo: str) -> Iterator[Repository]:
+def store(repo: str) -> Iterator[GitRepository]:
     """The store of the repository that ``--repo`` or the current folder means."""
     from workbench.app.wiring import open_repository
 
-    repository = open_repository(Path(locate(repo).store))
-    try:
+    with open_repository(Path(locate(repo).store)) as repository:
         yield repository
-    finally:
-        close = getattr(repository, "close", None)
-        if close is not None:
-            close()
 
 
 def source_commit(location: Location) -> str:

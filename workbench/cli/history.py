@@ -63,12 +63,12 @@ def log(
 
             emit_json({"versions": found, "artifacts": [artifact_summary(artifact) for artifact in newest]})
             return
-        rows = [
+        lines = [
             (v["version"], when(v["time_s"] * 1000), v["message"].splitlines()[0], "active" if v["active"] else "")
             for v in found
         ]
-        if rows:
-            table(("version", "time", "what", ""), rows)
+        if lines:
+            table(("version", "time", "what", ""), lines)
             emit()
         table(
             ("artifact", "time", "tree", "size", "run"),

@@ -117,7 +117,9 @@ def cancel(run: RunId, repo: Repo = "") -> None:
     emit(f"run {record.id} " + ("is asked to stop" if record.state.value == "running" else record.state.value))
 
 
-def worker(repo: Repo = "", idle: Annotated[float, typer.Option(help="Seconds without work before it ends.")] = 600) -> None:
+def worker(
+    repo: Repo = "", idle: Annotated[float, typer.Option(help="Seconds without work before it ends.")] = 600
+) -> None:
     """The hub's worker, in the foreground: takes up what was pushed. Pushes start one on demand.
 
     Example: [bold]workbench worker --repo agent.git[/bold]
@@ -137,7 +139,7 @@ def hook(name: Annotated[str, typer.Argument(help="pre-receive or post-receive."
     """
     from workbench.cli.hook_client import main
 
-    raise typer.Exit(main(name))
+    main(name)
 
 
 def register(app: typer.Typer) -> None:

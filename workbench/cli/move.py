@@ -42,7 +42,7 @@ def import_(
 
     Example: [bold]workbench import coder.gguf --name coder --license Apache-2.0[/bold]
     """
-    from workbench.app.importing import import_file
+    from workbench.store.payload.importer import import_file
 
     with store(repo) as repository:
         artifact = import_file(

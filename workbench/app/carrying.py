@@ -1,0 +1,43 @@
+"""Bundles by the names that people use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workbench.domain.refs import AgentVersion
+from workbench.domain.version import Version
+
+if TYPE_CHECKING:
+    from workbench.store.git.repository import GitRepository
+
+
+def bundle_names(repository: GitRepository, names: Sequence[str], out: Path, *, with_inputs: bool) -> list[str]:
+    """Write the artifacts and versions that ``names`` mean; the refs it carries.
+
+    A version brings the release that it pins: without it, it could not answer.
+    """
+    from workbench.runner.version import read_state
+    from workbench.store.git.bundle import bundle
+    from workbench.versions.describe import find_artifact
+
+    refs: list[str] = []
+    for name in names:
+        if "/" in name.removeprefix("refs/tags/"):
+            refs.append(str(find_artifact(repository, name).tag))
+            continue
+        version = AgentVersion(Version.parse(name.removeprefix("refs/tags/")))
+        refs.append(str(version))
+        if repository.refs.get(str(version)) is not None:
+            pinned = read_state(repository, repository.resolve(name)).release
+            if pinned is not None:
+                refs.append(str(pinned.tag))
+    return bundle(repository, list(dict.fromkeys(refs)), out, with_inputs=with_inputs)
+
+
+def unbundle_file(repository: GitRepository, file: Path, *, who: str) -> list[str]:
+    """Take a bundle in; the refs that were new here."""
+    from workbench.store.git.bundle import unbundle
+
+    return unbundle(file, repository, who=who)
