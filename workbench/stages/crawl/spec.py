@@ -17,4 +17,4 @@ def resolve(dial: int, given: Mapping[str, Any]) -> dict[str, Any]:
     return resolve_params(CrawlParams, given, stage="crawl").model_dump(mode="json")
 
 
-SPEC = StageSpec(name="crawl", reads=(), makes=Kind.RAW, resolve=resolve, libraries=(), tools=())
+SPEC = StageSpec(name="crawl", reads=(), makes=Kind.RAW, resolve=resolve, replays=True, adapters=("fetch",))
