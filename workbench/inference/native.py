@@ -24,7 +24,7 @@ from workbench.domain.errors import Corrupt, UserError, WorldError
 
 CHUNK = 512  # tokens of a prompt that are computed at once: fixed, so that results never depend on history
 CONTEXT_LIMIT = 8192  # tokens, where nobody asks for more: a model's own may be 128 k, and its cache gigabytes
-_WARNING, _ERROR = 2, 3  # ggml's numbers
+_WARNING, _ERROR = 3, 4  # ggml's numbers (llama_cpp's own table is one behind)
 
 _messages: deque[tuple[int, str]] = deque(maxlen=20)
 _open: weakref.WeakSet[NativeModel] = weakref.WeakSet()
@@ -44,13 +44,13 @@ def start() -> None:
 
 @contextlib.contextmanager
 def complaints() -> Iterator[list[str]]:
-    """What llama.cpp complains of meanwhile, warnings before errors: the list is filled at the end."""
+    """What llama.cpp complains of meanwhile, errors before warnings: the list is filled at the end."""
     _messages.clear()
     heard: list[str] = []
     try:
         yield heard
     finally:
-        heard.extend(text for _, text in sorted(_messages, key=lambda message: message[0]) if text)
+        heard.extend(text for _, text in sorted(_messages, key=lambda message: -message[0]) if text)
 
 
 def library_version() -> str:
@@ -216,7 +216,7 @@ def _context_params(n_ctx: int, settings: Settings) -> Any:
 
 
 def reason(heard: Sequence[str]) -> str:
-    return heard[-1] if heard else "it does not say why"
+    return heard[0] if heard else "it does not say why"
 
 
 @atexit.register

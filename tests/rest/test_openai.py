@@ -1,0 +1,239 @@
+"""The OpenAI-compatible server, asked by OpenAI's own client and by plain HTTP, over real sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from workbench.domain.generation import Generation, Prompt, Sampling
+from workbench.inference.llama import LlamaLoader
+
+RELEASE = "release/tiny/v1.2.3"
+SERVER = """
+import sys
+from pathlib import Path
+from workbench.inference.llama import LlamaLoader
+from workbench.rest.openai import serve
+with LlamaLoader().load(Path(sys.argv[1]), threads=1) as model:
+    serve(model, sys.argv[2], port=int(sys.argv[3]))
+"""
+
+
+@pytest.fixture(scope="module")
+def address(tiny: Any) -> Iterator[str]:
+    """A server in a process of its own, ended by its id."""
+    environment = {**os.environ, "PYTHONWARNINGS": "error::ResourceWarning"}
+    command = [sys.executable, "-c", SERVER, str(tiny.q8), RELEASE, "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stderr is not None
+        try:
+            yield server.stderr.readline().split(" at ")[1].split(" ")[0].removesuffix("/v1")
+        finally:
+            server.send_signal(signal.SIGINT)
+            rest = server.stderr.read()
+            assert server.wait(20) == 0
+            assert rest.strip() == "ended"
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Any) -> Iterator[Any]:
+    with LlamaLoader().load(tiny.q8, threads=1) as model:
+        yield model
+
+
+def ask(address: str, **body: Any) -> httpx.Response:
+    return httpx.post(f"{address}/v1/completions", json={"prompt": "pub fn ", **body}, timeout=60)
+
+
+def test_a_completion_is_what_the_model_gives_and_its_record_repeats_it(client: openai.OpenAI, model: Any) -> None:
+    made = client.completions.create(model=RELEASE, prompt="let x", seed=5, temperature=0.7, max_tokens=20)
+    direct = model.generate(Prompt("let x"), Sampling(temperature=0.7, top_k=0, top_p=1.0, seed=5, max_tokens=20))
+    assert made.choices[0].text == direct.text
+    assert made.system_fingerprint == RELEASE
+    assert made.usage is not None
+    assert made.usage.completion_tokens == len(direct.tokens)
+    record = made.model_extra["workbench"]["record"]  # type: ignore[index]
+    stored = Generation.from_json(record)
+    assert stored.text == direct.text
+    again = model.replay(stored)
+    assert again == stored
+
+
+def test_a_suffix_fills_in_the_middle(client: openai.OpenAI, model: Any) -> None:
+    made = client.completions.create(model=RELEASE, prompt="fn a(", suffix=") {}", temperature=0, max_tokens=12)
+    direct = model.generate(Prompt("fn a(", ") {}"), Sampling(max_tokens=12, top_k=0, top_p=1.0))
+    assert made.choices[0].text == direct.text
+    assert made.usage is not None
+    assert made.usage.prompt_tokens == len(direct.prompt_tokens)
+
+
+def test_streamed_text_is_the_whole_text_and_ends_with_record_and_usage(client: openai.OpenAI) -> None:
+    options: Any = {"model": RELEASE, "prompt": "let", "seed": 2, "temperature": 1.5, "max_tokens": 60}
+    whole = client.completions.create(**options)
+    chunks = list(client.completions.create(**options, stream=True, stream_options={"include_usage": True}))
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == whole.choices[0].text
+    assert len({chunk.id for chunk in chunks} | {whole.id}) == 1
+    assert chunks[-1].usage == whole.usage
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert chunks[-2].model_extra["workbench"] == whole.model_extra["workbench"]  # type: ignore[index]
+
+
+def test_models_are_listed_and_found_by_a_name_with_slashes(client: openai.OpenAI) -> None:
+    assert [entry.id for entry in client.models.list()] == [RELEASE]
+    assert client.models.retrieve(RELEASE).id == RELEASE
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.completions.create(model="gpt-4", prompt="x")
+    assert caught.value.code == "model_not_found"
+
+
+def test_log_probabilities_are_those_of_the_tokens(client: openai.OpenAI) -> None:
+    made = client.completions.create(model=RELEASE, prompt="let", temperature=0, max_tokens=8, logprobs=3)
+    shown = made.choices[0].logprobs
+    assert shown is not None
+    assert len(shown.tokens or []) == len(shown.token_logprobs or []) == len(shown.top_logprobs or []) == 8
+    for value, best in zip(shown.token_logprobs or [], shown.top_logprobs or [], strict=True):
+        assert value == pytest.approx(max(best.values()), abs=2e-2)  # greedy took the likeliest
+        assert value <= 0
+
+
+def test_chat_is_refused_with_where_to_go(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="/v1/completions"):
+        client.chat.completions.create(model=RELEASE, messages=[{"role": "user", "content": "hello"}])
+
+
+def test_a_stop_text_ends_the_answer(address: str) -> None:
+    whole = ask(address, temperature=1.5, seed=9, max_tokens=60).json()["choices"][0]["text"]
+    stop = whole[5:8]
+    choice = ask(address, temperature=1.5, seed=9, max_tokens=60, stop=[stop]).json()["choices"][0]
+    assert choice["text"] == whole[: whole.index(stop)]
+    assert choice["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"max_token": 3}, 400, "max_token"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"temperature": "hot"}, 400, "temperature"),
+        ({"n": 2}, 400, "n"),
+        ({"prompt": ["a", "b"]}, 400, "prompt"),
+        ({"presence_penalty": 0.5}, 400, "presence_penalty"),
+        ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
+        ({"stop": ""}, 400, "stop"),
+        ({"fim_layout": "mid"}, 400, "fim_layout"),
+        ({"max_tokens": 100_000}, 400, None),
+        ({"prompt": "x" * 5000}, 400, None),
+        ({"prompt": "x" * 5000, "stream": True}, 400, None),
+        ({"prompt": "\ud800"}, 400, None),
+    ],
+)
+def test_wrong_requests_are_told_what_is_wrong(address: str, body: dict[str, Any], status: int, param: str) -> None:
+    content = json.dumps({"prompt": "x", **body})
+    answer = httpx.post(
+        f"{address}/v1/completions", content=content, headers={"content-type": "application/json"}, timeout=60
+    )
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert error["message"]
+    assert error["param"] == param
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'"text"', b"[" * 100_000, b'{"prompt": NaN}'])
+def test_bodies_that_are_no_request_are_refused(address: str, content: bytes) -> None:
+    answer = httpx.post(f"{address}/v1/completions", content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"]
+
+
+def test_a_body_over_four_mebibytes_is_refused(address: str) -> None:
+    assert ask(address, prompt="x" * (5 << 20)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "localhost:99"}, 200),
+        ({"host": "LOCALHOST"}, 200),
+        ({"host": "[::1]:8080"}, 200),
+        ({"host": "evil.example"}, 421),
+        ({"host": "localhost.evil.example"}, 421),
+        ({"host": "127.0.0.1.evil.example:80"}, 421),
+        ({"host": "evil.example@localhost"}, 421),
+        ({"host": "localhost:80:80"}, 421),
+        ({"host": ""}, 421),
+        ({"origin": "http://localhost:3000"}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://localhost.evil.example"}, 403),
+        ({"origin": "file://"}, 403),
+    ],
+)
+def test_only_this_machine_s_names_and_pages_are_answered(address: str, headers: dict[str, str], status: int) -> None:
+    for path in ("/health", "/v1/models"):
+        assert httpx.get(f"{address}{path}", headers=headers).status_code == status
+
+
+def test_a_form_of_another_site_cannot_post(address: str) -> None:
+    answer = httpx.post(f"{address}/v1/completions", content='{"prompt":"x"}', headers={"content-type": "text/plain"})
+    assert answer.status_code == 415
+
+
+def test_unknown_paths_and_methods_are_answered_in_the_same_shape(address: str) -> None:
+    for answer, status in ((httpx.get(f"{address}/v2"), 404), (httpx.get(f"{address}/v1/completions"), 405)):
+        assert answer.status_code == status
+        assert answer.json()["error"]["message"]
+
+
+def test_many_at_once_get_the_answers_they_would_get_alone(address: str) -> None:
+    def text(seed: int) -> str:
+        answer = ask(address, seed=seed, temperature=1.0, max_tokens=16)
+        return str(answer.json()["choices"][0]["text"])
+
+    alone = [text(seed) for seed in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(text, range(6))) == alone
+    assert len(set(alone)) > 1
+
+
+def test_a_client_that_goes_away_leaves_the_server_free(address: str) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    body = json.dumps({"prompt": "let", "max_tokens": 200, "stream": True, "temperature": 1.0})
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    for _ in range(20):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            connection.recv(64)
+    assert ask(address, max_tokens=4).status_code == 200
+
+
+def test_a_port_that_is_taken_is_said_so(tiny: Any, address: str) -> None:
+    port = address.rsplit(":", 1)[1]
+    command = [sys.executable, "-c", SERVER, str(tiny.q8), RELEASE, port]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
+
+
+def test_the_release_is_read_only_while_it_is_served(tiny: Any, address: str) -> None:
+    before = Path(tiny.q8).stat()
+    assert ask(address, max_tokens=4).status_code == 200
+    after = Path(tiny.q8).stat()
+    assert (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
