@@ -1,0 +1,132 @@
+"""The commands as people meet them: help with examples, errors with a next step, exit codes, JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from workbench.cli.commands import app
+from workbench.cli.status import _USAGE
+
+
+def every_command() -> list[tuple[str, ...]]:
+    group = typer.main.get_command(app)
+    found: list[tuple[str, ...]] = []
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found += [(name, sub) for sub in inner] if inner else [(name,)]
+    return found
+
+
+def test_the_commands_are_those_that_the_readme_names() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    for name in ("init", "run", "show", "complete", "pin", "mcp", "versions", "bundle", "verify", "doctor", "undo"):
+        assert f"workbench {name}" in readme
+        assert name in {command[0] for command in every_command()}
+
+
+@pytest.mark.parametrize("command", every_command(), ids=" ".join)
+def test_every_command_has_help_with_an_example(cli, clone: Path, command: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    done = cli(clone, *command, "--help")
+    assert done.returncode == 0
+    assert "Example:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["frobnicate"], 2, "No such command"),
+        (["status", "--colour"], 2, _USAGE),
+        (["show"], 2, "Missing argument"),
+        (["show", "nothing"], 4, "workbench log"),
+        (["show", "release/none"], 4, "there is no release/none"),
+        (["show", "releases/none/v1.0.0"], 2, "KIND/NAME"),
+        (["show", "release/none/v1"], 2, "vMAJOR.MINOR.PATCH"),
+        (["complete", "release/none", "-p", "x"], 4, "there is no release/none"),
+        (["pin", "release/none"], 4, "there is no release/none"),
+        (["pin", "release/none", "--bump", "huge"], 2, "major, minor, patch"),
+        (["mcp", "runner"], 4, "workbench pin"),
+        (["run", "nopipeline"], 4, "rust"),
+        (["run", "--only", "tokenzier"], 4, "tokenizer"),
+        (["why", "tokenzier"], 4, "tokenizer"),
+        (["runs", "show", "01ARZ3NDEKTSV4RRFFQ69G5FAV"], 4, "workbench runs list"),
+        (["runs", "cancel", "abc"], 4, "6 characters"),
+        (["unbundle", "nothing.bundle"], 2, "nothing.bundle"),
+        (["import", "nothing.gguf", "--name", "x", "--license", "MIT"], 4, "no such file"),
+        (["gc", "--cache", "lots"], 2, "10G"),
+        (["undo"], 4, "undo"),
+        (["verify", "--rebuild"], 2, "workbench verify --rebuild"),
+        (["status", "--repo", "/nonexistent"], 4, "no repository at"),
+        (["log", "--repo", "/tmp"], 4, "workbench init"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_answered_with_what_to_do_and_changes_nothing(  # type: ignore[no-untyped-def]
+    cli, clone: Path, arguments: list[str], code: int, says: str
+) -> None:
+    refs = ["git", "--git-dir", str(clone) + ".git", "for-each-ref"]
+    before = subprocess.run(refs, capture_output=True).stdout
+    done = cli(clone, *arguments)
+    assert done.returncode == code, done.stderr + done.stdout
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert subprocess.run(refs, capture_output=True).stdout == before
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["log"], ["log", "--ledger"], ["doctor"], ["runs", "list"], ["run", "--dry-run"]]
+)
+def test_programs_are_answered_in_json(cli, clone: Path, command: list[str]) -> None:  # type: ignore[no-untyped-def]
+    json.loads(cli(clone, *command, "--json").stdout)
+
+
+def test_a_command_answers_the_same_in_the_hub_and_in_a_folder_of_the_clone(cli, clone: Path) -> None:  # type: ignore[no-untyped-def]
+    hub = Path(str(clone) + ".git")
+    answers = {cli(folder, "log", "--ledger", "--json").stdout for folder in (hub, clone, clone / "agents")}
+    assert len(answers) == 1
+    assert cli(clone.parent, "log", "--ledger", "--json", "--repo", str(hub)).stdout in answers
+
+
+def test_init_refuses_what_is_there(cli, clone: Path) -> None:  # type: ignore[no-untyped-def]
+    done = cli(clone.parent, "init", "agent")
+    assert done.returncode == 3
+    assert "is there already" in done.stderr
+
+
+def test_a_clone_by_plain_git_is_a_store_of_its_own(cli, clone: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    subprocess.run(["git", "clone", "--quiet", "--no-local", str(clone), str(tmp_path / "copy")], check=True)
+    assert cli(tmp_path / "copy", "log", "--json").returncode == 0
+
+
+def test_a_missing_hub_says_how_to_point_at_it(cli, clone: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    subprocess.run(["git", "clone", "--quiet", str(clone), str(tmp_path / "copy")], check=True)
+    subprocess.run(["git", "-C", str(tmp_path / "copy"), "remote", "rename", "origin", "hub"], check=True)
+    gone = ["git", "-C", str(tmp_path / "copy"), "remote", "set-url", "hub", str(tmp_path / "gone.git")]
+    subprocess.run(gone, check=True)
+    done = cli(tmp_path / "copy", "status")
+    assert done.returncode == 2
+    assert "git remote set-url hub" in done.stderr
+
+
+def test_status_imports_next_to_nothing(cli, clone: Path) -> None:  # type: ignore[no-untyped-def]
+    import sys
+
+    code = (
+        "import sys; sys.argv = ['workbench', 'status']\n"
+        "from workbench.cli.entry import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'typer', 'rich', 'pydantic', 'pygit2', 'torch', 'dataclasses', 'subprocess', 'json'}\n"
+        "heavy &= set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=clone, check=True, capture_output=True)
+
+
+def test_git_finds_the_command_as_its_own() -> None:
+    import sys
+
+    assert (Path(sys.executable).parent / "git-workbench").exists()
