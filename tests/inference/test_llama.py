@@ -1,4 +1,4 @@
-"""The model port over llama.cpp: what a record promises, what a stream shows, what is refused; a real file throughout."""
+"""The model port over llama.cpp: what a record promises, what a stream shows, what is refused; over a real file."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from workbench.app.stage_host import run_in_process
 from workbench.domain.errors import Corrupt, StageFailed, UserError
-from workbench.stages.package import gguf_file
+from workbench.stages.package import gguf_file, licences
 from workbench.stages.package.spec import SPEC
 from workbench.stages.package.stage import run
 from workbench.tokens.tokenizer import Tokenizer
@@ -142,6 +142,14 @@ def test_a_package_without_a_licence_fails_the_stage(tiny: Any, tmp_path: Path) 
         path.write_text(path.read_text().replace('"license": "MIT"', '"license": ""'))
     with pytest.raises(StageFailed, match="alpha is in the dataset without a licence"):
         package({**tiny.inputs, "dataset": dataset}, tmp_path / "output")
+
+
+def test_files_under_another_licence_than_their_package_s_are_told(tiny: Any, tmp_path: Path) -> None:
+    dataset = shutil.copytree(tiny.dataset, tmp_path / "dataset")
+    path = dataset / "test.jsonl"
+    path.write_text(path.read_text().replace('"license": "MIT"', '"license": "BSD-2-Clause"'))
+    told = {share.name: share.license for share in licences.read(dataset)}
+    assert told == {"alpha": "BSD-2-Clause AND MIT", "beta": "Apache-2.0 OR MIT"}
 
 
 def test_a_missing_weight_is_named(tiny: Any, tmp_path: Path) -> None:

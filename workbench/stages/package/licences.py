@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from workbench.domain.errors import Corrupt, StageFailed
 
 SPLITS = ("train", "validation", "test")
+_NONE = ("", "NOASSERTION", "NONE", "UNKNOWN")
 
 
 @dataclass(frozen=True)
@@ -44,15 +45,14 @@ def read(dataset: Path) -> tuple[PackageShare, ...]:
             licences.setdefault(package, set()).add(str(row["license"]))
     described = {str(row["package"]): row for row in rows(dataset / "packages.jsonl")}
     return tuple(
-        _share(package, described.get(package, {}), sorted(licences[package]), documents[package], sizes[package])
+        _share(package, described.get(package, {}), licences[package], documents[package], sizes[package])
         for package in sorted(documents)
     )
 
 
 def expression(shares: Sequence[PackageShare]) -> str:
     """One SPDX expression that covers all packages: each distinct licence, joined by AND."""
-    distinct = sorted({share.license for share in shares})
-    return " AND ".join(f"({text})" if " " in text and len(distinct) > 1 else text for text in distinct)
+    return _all_of({share.license for share in shares})
 
 
 def by_licence(shares: Sequence[PackageShare]) -> Mapping[str, Mapping[str, int]]:
@@ -77,9 +77,16 @@ def rows(path: Path) -> Iterator[Mapping[str, Any]]:
             yield row
 
 
-def _share(package: str, row: Mapping[str, Any], licences: list[str], documents: int, size: int) -> PackageShare:
-    license = str(row.get("license") or "") or " AND ".join(licences)
-    if not license or license.upper() in ("NOASSERTION", "NONE", "UNKNOWN"):
+def _all_of(licences: Set[str]) -> str:
+    distinct = sorted(licences)
+    return " AND ".join(f"({text})" if " " in text and len(distinct) > 1 else text for text in distinct)
+
+
+def _share(package: str, row: Mapping[str, Any], licences: Set[str], documents: int, size: int) -> PackageShare:
+    """The licences are those of the files that were used; a file that names none has its package's."""
+    of_package = str(row.get("license") or "")
+    found = {of_package if text.upper() in _NONE else text for text in licences}
+    if any(text.upper() in _NONE for text in found):
         raise StageFailed(
             f"package {package} is in the dataset without a licence", "let the filter drop it, or record its licence"
         )
@@ -87,7 +94,7 @@ def _share(package: str, row: Mapping[str, Any], licences: list[str], documents:
         name=str(row.get("name") or package),
         version=str(row.get("version") or ""),
         kind=str(row.get("kind") or ""),
-        license=license,
+        license=_all_of(found),
         sha256=str(row.get("sha256") or ""),
         commit=str(row.get("commit") or ""),
         documents=documents,
