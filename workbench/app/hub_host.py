@@ -40,7 +40,23 @@ def open_hub(repository: Repository) -> Hub:
         clock=wiring.clock(),
         sandbox=wiring.sandbox,
         start_worker=lambda: start(repository.path, "worker"),
+        tier_folders=tier_folders,
     )
+
+
+_TEST_PACKAGES = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
+
+
+def tier_folders() -> dict[str, Path]:
+    """pytest and the workbench, so that a tier can test with the SDK. Pure Python and small: the sandbox copies them
+    where its user cannot reach them (all of site-packages took minutes)."""
+    import sysconfig
+
+    import workbench
+
+    packages = Path(sysconfig.get_path("purelib"))
+    found = {f"packages/{name}": packages / name for name in _TEST_PACKAGES if (packages / name).is_dir()}
+    return {**found, "house/workbench": Path(workbench.__file__).parent}
 
 
 def start(git_dir: Path, role: str) -> None:

@@ -121,6 +121,10 @@ class PolicyServer:
             request = read_request(connection)
             if request.verb == "pre-receive":
                 accepted = self._pre_receive(request, answer)
+            elif request.verb == "post-receive":
+                answer.say(self._message(request.receiver))
+                self._ensure_worker()
+                accepted = True
             elif request.verb == "wait":
                 self._wait(request, answer)
                 accepted = True
@@ -199,6 +203,10 @@ class PolicyServer:
         path.write_text("\n".join([first, *said]) + "\n", encoding="utf-8", errors="backslashreplace")
         now = time.monotonic()
         self._looks = sorted([*self._looks, *(now + after for after in LOOK_AGAIN_S)])[-100:]
+
+    def _message(self, receiver: int) -> str:
+        path = self.hub.layout.messages / str(receiver)
+        return path.read_text(encoding="utf-8").partition("\n")[2] if path.is_file() else ""
 
     # --- after the push ----------------------------------------------------------------------------------------------
 

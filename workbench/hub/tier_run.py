@@ -21,6 +21,7 @@ from workbench.ports.sandbox import Limits, Outcome, SandboxResult
 
 LOG_BYTES = 256 << 10
 WORKSPACE = "/in/workspace"
+_PYTHON = ("PYTHONDONTWRITEBYTECODE=1", "PYTHONPATH=/in/packages:/in/house")
 
 
 def tier_record(hub: Hub, job: Job, run: str, trigger: str) -> RunRecord:
@@ -109,7 +110,7 @@ class TierRun:
         folders = {"workspace": workspace, **self._hub.tier_folders()}
         variables = [f"{name}={value}" for name, value in sorted(self._job.options.variables.items())]
         limits = Limits(wall_s=command.wall_s, cpu_s=max(1, int(command.wall_s)), output_bytes=LOG_BYTES)
-        argv = ["/usr/bin/env", f"--chdir={WORKSPACE}", "PYTHONDONTWRITEBYTECODE=1", *variables, *command.run]
+        argv = ["/usr/bin/env", f"--chdir={WORKSPACE}", *_PYTHON, *variables, *command.run]
         return SandboxJob(argv=argv, folders=folders, limits=limits)
 
     def _end(self, state: State, error: str = "") -> RunRecord:

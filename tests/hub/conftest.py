@@ -1,0 +1,192 @@
+"""A hub with real hooks, a clone, and a pusher that speaks the wire protocol itself so that no client checks its objects."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from workbench.app.hub_host import install_hub
+
+ZERO = "0" * 40
+ENV = {
+    **{k: v for k, v in os.environ.items() if not k.startswith("GIT_")},
+    "GIT_AUTHOR_NAME": "alice",
+    "GIT_AUTHOR_EMAIL": "alice@localhost",
+    "GIT_COMMITTER_NAME": "alice",
+    "GIT_COMMITTER_EMAIL": "alice@localhost",
+    "WORKBENCH_PUSHER": "alice",
+    "WORKBENCH_HUB_IDLE_S": "20",
+}
+
+
+@dataclass(frozen=True)
+class Pushed:
+    accepted: bool
+    text: str
+
+
+class Objects:
+    """Objects of a pack, built byte by byte; nothing about them is checked."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, tuple[int, bytes]] = {}
+
+    def add(self, kind: str, data: bytes) -> str:
+        id = hashlib.sha1(b"%s %d\0" % (kind.encode(), len(data)) + data).hexdigest()
+        self.all[id] = ({"commit": 1, "tree": 2, "blob": 3, "tag": 4}[kind], data)
+        return id
+
+    def blob(self, data: bytes = b"x\n") -> str:
+        return self.add("blob", data)
+
+    def tree(self, *entries: tuple[str, bytes, str], sort: bool = True) -> str:
+        ordered = sorted(entries, key=lambda e: e[1] + (b"/" if e[0] == "40000" else b"")) if sort else entries
+        return self.add("tree", b"".join(m.encode() + b" " + n + b"\0" + bytes.fromhex(i) for m, n, i in ordered))
+
+    def commit(self, tree: str, *parents: str, message: str = "m") -> str:
+        who = "alice <alice@localhost> 1700000000 +0000"
+        lines = [f"tree {tree}", *(f"parent {p}" for p in parents), f"author {who}", f"committer {who}"]
+        return self.add("commit", ("\n".join(lines) + f"\n\n{message}\n").encode())
+
+    def tag(self, target: str, name: str, kind: str = "commit") -> str:
+        who = "alice <alice@localhost> 1700000000 +0000"
+        return self.add("tag", f"object {target}\ntype {kind}\ntag {name}\ntagger {who}\n\nm\n".encode())
+
+    def pack(self) -> bytes:
+        out = bytearray(b"PACK" + (2).to_bytes(4, "big") + len(self.all).to_bytes(4, "big"))
+        for kind, data in self.all.values():
+            size = len(data)
+            byte = kind << 4 | size & 15
+            size >>= 4
+            while size:
+                out.append(byte | 0x80)
+                byte, size = size & 127, size >> 7
+            out.append(byte)
+            out += zlib.compress(data, 1)
+        return bytes(out + hashlib.sha1(out).digest())
+
+
+@dataclass
+class HubUnderTest:
+    path: Path
+    clone: Path
+
+    def git(self, *arguments: str, check: bool = True, folder: Path | None = None) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder or self.clone), *arguments], capture_output=True, text=True, env=ENV
+        )
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def commit(self, message: str = "change", **files: str) -> str:
+        for name, text in files.items():
+            path = self.clone / name.replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        self.git("add", "-A")
+        self.git("commit", "-q", "--allow-empty", "-m", message)
+        return self.git("rev-parse", "HEAD")
+
+    def push(self, *arguments: str, pusher: str = "alice") -> Pushed:
+        done = subprocess.run(
+            ["git", "-C", str(self.clone), "push", "hub", *arguments],
+            capture_output=True,
+            text=True,
+            env={**ENV, "WORKBENCH_PUSHER": pusher},
+        )
+        return Pushed(done.returncode == 0, " ".join(done.stderr.split()))
+
+    def refs(self) -> dict[str, str]:
+        lines = self.git("for-each-ref", "--format=%(refname) %(objectname)", folder=self.path).splitlines()
+        return dict(line.split(" ") for line in lines)
+
+    def source_refs(self) -> dict[str, str]:
+        return {ref: id for ref, id in self.refs().items() if not ref.startswith("refs/workbench/")}
+
+    def send(self, objects: Objects, updates: Sequence[tuple[str, str, str]]) -> Pushed:
+        """Hand a pack to git-receive-pack itself."""
+        process = subprocess.Popen(
+            ["git", "receive-pack", str(self.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=ENV,
+        )
+        request = b""
+        for number, (old, new, ref) in enumerate(updates):
+            line = f"{old} {new} {ref}".encode() + (b"\0report-status" if number == 0 else b"")
+            request += b"%04x" % (len(line) + 4) + line
+        out = process.communicate(request + b"0000" + objects.pack(), timeout=60)[0]
+        text = out.decode("utf-8", "replace")
+        return Pushed(all(f"ok {ref}" in text for _, _, ref in updates), text.partition("unpack")[2] + text)
+
+    def process(self, role: str) -> int:
+        try:
+            return int((self.path / "workbench" / f"{role}.lock").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def kill(self, role: str, with_signal: int = signal.SIGKILL) -> None:
+        pid = self.process(role)
+        if pid and b"hub_host" in _command_line(pid):
+            os.kill(pid, with_signal)
+            until(lambda: b"hub_host" not in _command_line(pid))
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def until(holds: Callable[[], object], timeout_s: float = 60.0) -> None:
+    """Wait for something that another process does; bounded."""
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def make_hub(folder: Path) -> HubUnderTest:
+    hub = install_hub(folder / "hub.git")
+    clone = folder / "clone"
+    subprocess.run(["git", "init", "-q", "-b", "main", str(clone)], check=True, env=ENV)
+    made = HubUnderTest(hub, clone)
+    made.git("remote", "add", "hub", str(hub))
+    return made
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[HubUnderTest]:
+    made = make_hub(tmp_path)
+    yield made
+    made.kill("policy")
+    made.kill("worker")
+
+
+@pytest.fixture(scope="module")
+def shared_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubUnderTest]:
+    """For pushes that are refused: they change nothing, so one hub serves them all. It has a main and a v1.0.0."""
+    made = make_hub(tmp_path_factory.mktemp("shared"))
+    made.commit("first", README="hello\n")
+    made.git("tag", "-a", "v1.0.0", "-m", "one")
+    assert made.push("-o", "ci.skip", "main", "v1.0.0").accepted
+    until(lambda: "refs/workbench/ledger" in made.refs())
+    yield made
+    made.kill("policy")
+    made.kill("worker")
+
+
+@pytest.fixture
+def objects() -> Objects:
+    return Objects()
