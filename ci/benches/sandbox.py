@@ -1,4 +1,4 @@
-"""What the sandbox costs: `true`, an interpreter and rustc, bare beside jailed, in turns; and how fast a tree is ended."""
+"""What the sandbox costs: `true`, an interpreter and rustc, bare beside jailed; and how fast a tree is ended."""
 
 from __future__ import annotations
 

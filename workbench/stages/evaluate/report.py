@@ -131,15 +131,16 @@ def _fill(metrics: Row) -> str:
     ]
     bars += [
         ("compiles, greedy", compile["compile_rate"], compile["compile_rate_interval"], BLUE),
-        ("compiles, gap left empty", compile["control_compile_rate"], None, GREY),
+        ("compiles, empty gap", compile["control_compile_rate"], None, GREY),
     ]
     bars += [(f"compiles, pass@{k}", value, None, BLUE) for k, value in compile["pass_at"].items()]
     known = [bar for bar in bars if bar[1] is not None]
     note = "Whole statements and short bodies of functions are masked; the model fills the gap."
     if compile["tasks"]:
         note += (
-            f" {compile['tasks']} snippets are compiled by rustc in the sandbox. Each one compiled before "
-            f"anything was masked ({compile['snippets_standing']} of {compile['snippets_tried']} tried did). A gap left empty is the control."
+            f" {compile['tasks']} snippets are compiled by rustc in the sandbox. Each one compiled before anything "
+            f"was masked ({compile['snippets_standing']} of {compile['snippets_tried']} tried did); "
+            "an empty gap is the control."
             f" pass@k is the unbiased estimate from {compile['samples']} completions drawn at temperature"
             f" {compile['temperature']:g}."
         )

@@ -124,7 +124,7 @@ class _File:
     def snippet(self, function: Any, owner: Any | None) -> str:
         """The text that may stand alone, or "" where it plainly cannot."""
         body = function.child_by_field_name("body")
-        if body is None or not body.named_children:
+        if body is None or not body.named_children or function.end_byte - function.start_byte > LONGEST_SNIPPET:
             return ""
         needed = self._closure([function] if owner is None else [function, *self._heads(owner)])
         if needed is None:
@@ -153,6 +153,8 @@ class _File:
             if words is None:
                 return None
             for word in sorted(words & self.items.keys() - needed.keys()):
+                if self.items[word].end_byte - self.items[word].start_byte > LONGEST_SNIPPET:
+                    return None
                 needed[word] = self.items[word]
                 waiting.append(self.items[word])
             if len(needed) > LONGEST_CHAIN:

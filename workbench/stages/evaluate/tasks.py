@@ -6,11 +6,11 @@ Pure: the same documents give the same tasks, in whatever order they come. Not h
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from workbench.stages.evaluate.syntax import nodes, parse
+from workbench.stages.evaluate.syntax import parse
 
 LONGEST_DOCUMENT = 256 << 10  # characters; longer ones are not parsed
 SHORTEST_MIDDLE = 8
@@ -76,9 +76,7 @@ def spans(text: str) -> list[tuple[int, int]]:
     """Statements, tail expressions and short bodies inside functions, as character offsets, in order."""
     raw = text.encode()
     found: set[tuple[int, int]] = set()
-    for node in nodes(parse(raw)):
-        if node.type != "block" or not _in_function(node):
-            continue
+    for node in _blocks_in_functions(parse(raw)):
         inside = node.named_children
         for child in inside:
             if child.type in _STATEMENTS or (child == inside[-1] and _is_tail(child)):
@@ -93,12 +91,16 @@ def in_hash_order(sources: Iterable[Source], seed: int) -> list[Source]:
     return sorted(sources, key=lambda source: rank("source", seed, source.text))
 
 
-def _in_function(node: Any) -> bool:
-    while node is not None:
-        if node.type == "function_item":
-            return True
-        node = node.parent
-    return False
+def _blocks_in_functions(root: Any) -> Iterator[Any]:
+    """Carries along whether it is inside a function: asking a node for its parent walks down from the root each time,
+    and source that nests thousands deep would take minutes."""
+    waiting = [(root, False)]
+    while waiting:
+        node, inside = waiting.pop()
+        if inside and node.type == "block":
+            yield node
+        inside = inside or node.type == "function_item"
+        waiting += [(child, inside) for child in reversed(node.children)]
 
 
 def _is_tail(node: Any) -> bool:
