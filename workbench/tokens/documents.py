@@ -61,6 +61,7 @@ def read(part: Range) -> Iterator[Document]:
             try:
                 raw = json.loads(line)
                 document = Document(raw["id"], raw["text"])
-            except (ValueError, KeyError, TypeError) as error:
+                document.text.encode()  # half a surrogate pair is no text
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise Corrupt(f"{part.path.name} at byte {at}: not a document: {error!r}") from error
             yield document

@@ -105,7 +105,7 @@ class ShardIndex:
             return cls(raw["vocab_size"], raw["context"], raw["pad"], raw["tokenizer"], splits, raw["fim"])
         except FileNotFoundError as error:
             raise NotFound(f"no {INDEX_FILE} in {folder}", "give a folder of shards") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupt(f"{INDEX_FILE} cannot be read: {error!r}", "build the shards again") from error
 
 
