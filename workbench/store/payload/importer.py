@@ -62,13 +62,16 @@ def import_file(
 
 def spdx_expression(license: str) -> str:
     """The expression in SPDX's own spelling; UserError where it is not one."""
-    from license_expression import get_spdx_licensing
+    from license_expression import ExpressionError, ExpressionParseError, get_spdx_licensing
 
-    info = get_spdx_licensing().validate(license)
-    if info.errors or not info.normalized_expression:
-        problem = "; ".join(info.errors) or "it is empty"
-        raise UserError(f"not an SPDX licence expression: {license!r} ({problem})", "for example Apache-2.0 OR MIT")
-    return str(info.normalized_expression)
+    problem = "it is empty" if not license.strip() else "it is too long" if len(license) > 500 else ""
+    if not problem:
+        try:
+            # Not ``validate()``: it raises AttributeError for "MIT OR", and takes the empty text for a licence "None".
+            return str(get_spdx_licensing().parse(license, validate=True, strict=True))
+        except (ExpressionError, ExpressionParseError, RecursionError) as error:
+            problem = " ".join(str(error).split())
+    raise UserError(f"not an SPDX licence expression: {license[:200]!r} ({problem})", "for example Apache-2.0 OR MIT")
 
 
 def _kind(path: Path, kind: str) -> Kind:
