@@ -132,11 +132,17 @@ def test_the_step_of_another_stage_is_refused(tmp_path: Path) -> None:
 
 def test_checkpoints_wait_for_the_runner_and_a_silent_runner_ends_the_stage(tmp_path: Path) -> None:
     body = "context.save_checkpoint(context.scratch); context.say('committed')"
-    answered = _run(tmp_path, body, str(_step(tmp_path)), "--attached", stdin="ok\n")
-    assert [json.loads(line)["event"] for line in answered.stdout.splitlines()][:1] == ["checkpoint"]
     gone = _run(tmp_path, body, str(_step(tmp_path)), "--attached", stdin="")
     assert gone.returncode == 9
     assert "committed" not in gone.stdout
+    command = [sys.executable, str(tmp_path / "stage.py"), str(_step(tmp_path)), "--attached"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as stage:
+        assert json.loads(stage.stdout.readline())["event"] == "checkpoint"
+        stage.stdin.write("ok\n")
+        stage.stdin.flush()  # and stays open: its end would end the stage
+        assert json.loads(stage.stdout.readline())["text"] == "committed"
+        assert stage.wait(60) == 0
     by_hand = _run(tmp_path, body)
     assert "committed" in by_hand.stdout
 
