@@ -45,4 +45,6 @@ SPEC = StageSpec(
     resolve=resolve,
     libraries=("gguf", "llama-cpp-python", "numpy", "safetensors", "sentencepiece", "torch"),
     major_params=("quantisations",),
+    carries=(Kind.MODEL, Kind.TOKENIZER),
+    adapters=("inference",),
 )

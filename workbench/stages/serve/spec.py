@@ -43,4 +43,5 @@ SPEC = StageSpec(
     makes=None,
     resolve=resolve,
     libraries=("llama-cpp-python", "numpy"),
+    adapters=("inference",),
 )

@@ -30,4 +30,5 @@ SPEC = StageSpec(
     makes=Kind.SHARDS,
     resolve=resolve,
     libraries=("sentencepiece", "numpy"),
+    carries=(Kind.TOKENIZER,),
 )

@@ -30,4 +30,5 @@ SPEC = StageSpec(
     resolve=resolve,
     libraries=("sentencepiece", "protobuf"),
     major_params=("vocab_size", "sample_bytes", "character_coverage", "longest_piece"),  # each changes the ids
+    major_files=("tokenizer.model",),
 )

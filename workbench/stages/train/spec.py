@@ -61,5 +61,6 @@ SPEC = StageSpec(
     libraries=("torch", "numpy", "safetensors"),
     hardware=True,
     major_params=("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "rope_theta"),
+    carries=(Kind.SHARDS,),
     checkpoints=True,
 )
