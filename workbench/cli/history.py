@@ -20,48 +20,32 @@ def log(
 
     Example: [bold]workbench log --ledger -n 5[/bold]
     """
+    from workbench.versions import describe
+
     with store(repo) as repository:
         if ledger:
-            entries = repository.ledger.history(limit)
+            entries = describe.ledger_entries(repository, limit)
             if json:
-                emit_json(
-                    [
-                        {
-                            "counter": e.counter,
-                            "action": e.action.value,
-                            "who": e.who,
-                            "why": e.why,
-                            "time_ms": e.time_ms,
-                            "moves": [{"ref": m.ref, "old": m.old, "new": m.new} for m in e.moves],
-                            "evidence": dict(e.evidence),
-                            "commit": e.commit,
-                        }
-                        for e in entries
-                    ]
-                )
+                emit_json(entries)
                 return
             rows = [
                 (
-                    e.counter,
-                    when(e.time_ms),
-                    e.action,
-                    ", ".join(_short(m.ref) for m in e.moves),
-                    e.who.split(" <")[0],
-                    e.why,
+                    entry["counter"],
+                    when(entry["time_ms"]),
+                    entry["action"],
+                    ", ".join(_short(move["ref"]) for move in entry["moves"]),
+                    entry["who"].split(" <")[0],
+                    entry["why"],
                 )
-                for e in entries
+                for entry in entries
             ]
             table(("entry", "time", "action", "refs", "who", "why"), rows)
             return
-        from workbench.versions.describe import versions
-
-        found = versions(repository)[:limit]
+        found = describe.versions(repository)[:limit]
         artifacts = [repository.artifacts.get(tag) for tag in repository.artifacts.list()]
         newest = sorted(artifacts, key=lambda a: repository.objects.commit(a.commit).time_s, reverse=True)[:limit]
         if json:
-            from workbench.versions.describe import artifact_summary
-
-            emit_json({"versions": found, "artifacts": [artifact_summary(artifact) for artifact in newest]})
+            emit_json({"versions": found, "artifacts": [describe.artifact_summary(artifact) for artifact in newest]})
             return
         lines = [
             (v["version"], when(v["time_s"] * 1000), v["message"].splitlines()[0], "active" if v["active"] else "")

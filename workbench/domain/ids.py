@@ -36,7 +36,7 @@ def digest(text: str) -> Digest:
 
 
 def ulid(text: str) -> Ulid:
-    """Check that ``text`` is a ULID (https://github.com/ulid/spec)."""
+    """Check that ``text`` is a ULID (the ULID specification)."""
     if not _ULID.match(text):
         raise UserError(
             f"not a run id: {text!r}", "a run id is a ULID: 26 characters of 0-9 and A-Z without I, L, O, U"

@@ -296,21 +296,8 @@ def _history(app: FastAPI, store: Store) -> None:
     def ledger(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
         """The ledger, newest first: every publication, pin, promotion and undo."""
         with store() as repository:
-            entries = repository.ledger.history(limit)
-        found = [
-            {
-                "counter": e.counter,
-                "action": e.action.value,
-                "who": e.who,
-                "why": e.why,
-                "time_ms": e.time_ms,
-                "moves": [{"ref": m.ref, "old": m.old, "new": m.new} for m in e.moves],
-                "evidence": dict(e.evidence),
-                "commit": e.commit,
-            }
-            for e in entries
-        ]
-        return _answer(request, found, f"{entries[0].commit if entries else refs.LEDGER}-{limit}")
+            found = describe.ledger_entries(repository, limit)
+        return _answer(request, found, f"{found[0]['commit'] if found else refs.LEDGER}-{limit}")
 
     @app.get("/api/v1/runs", response_model=list[dict[str, Any]])
     def runs(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> Response:

@@ -77,6 +77,23 @@ def find_artifact(repository: Repository, text: str) -> Artifact:
     return repository.artifacts.get(ArtifactTag.parse(short))
 
 
+def ledger_entries(repository: Repository, limit: int) -> list[dict[str, Any]]:
+    """The ledger, newest first."""
+    return [
+        {
+            "counter": entry.counter,
+            "action": entry.action.value,
+            "who": entry.who,
+            "why": entry.why,
+            "time_ms": entry.time_ms,
+            "moves": [{"ref": move.ref, "old": move.old, "new": move.new} for move in entry.moves],
+            "evidence": dict(entry.evidence),
+            "commit": entry.commit,
+        }
+        for entry in repository.ledger.history(limit)
+    ]
+
+
 def versions(repository: Repository) -> list[dict[str, Any]]:
     """The agent's versions, newest first, with what each pins."""
     found: list[tuple[Version, ObjectId]] = []
