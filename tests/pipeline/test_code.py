@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 from pathlib import Path
 
@@ -56,9 +57,8 @@ def copy(tmp_path: Path) -> Path:
 
 
 def _digest(stage: str, root: Path, adapters: tuple[str, ...] = ()) -> str:
-    code._parsed.cache_clear()
-    code._package_digest.cache_clear()
-    return code._package_digest(f"workbench.stages.{stage}", adapters, root)
+    code._file.cache_clear()
+    return code._package_digest(f"workbench.stages.{stage}", adapters, root, code.ParsedFiles())
 
 
 def test_the_digest_follows_the_files_wherever_they_lie(copy: Path) -> None:
@@ -110,3 +110,25 @@ def test_a_command_counts_by_the_files_of_the_commit(toy) -> None:
     assert digest() == changed
     toy.replace("tools/steps.py", '"metrics": {}', '"metrics": {"x": 1}')
     assert digest() != changed
+
+
+def test_the_index_of_parsed_files_holds_only_while_the_file_is_the_same(tmp_path: Path) -> None:
+    source, index = tmp_path / "m.py", tmp_path / "index" / "code.json"
+    source.write_text("A = 1\n")
+    first = code.ParsedFiles(index)
+    one = first.of(source)
+    first.save()
+    again = code.ParsedFiles(index)
+    assert again.of(source) == one
+    stat = source.stat()
+    source.write_text("A = 2\n")
+    os.utime(source, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert code.ParsedFiles(index).of(source) != one
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": "0", "files": {}}', b'{"format": "1 3.11"}'])
+def test_a_damaged_index_costs_time_and_nothing_else(tmp_path: Path, damage: bytes) -> None:
+    source, index = tmp_path / "m.py", tmp_path / "code.json"
+    source.write_text("A = 1\n")
+    index.write_bytes(damage)
+    assert code.ParsedFiles(index).of(source) == code.ParsedFiles().of(source)

@@ -37,11 +37,12 @@ def run(
     Example: [bold]workbench run --from tokenizer --dry-run[/bold]
     """
     from workbench.app import pipelines
-    from workbench.hub.runs import find_run
     from workbench.pipeline.plan import Mode
 
     with store(repo) as repository:
         if resume:
+            from workbench.hub.runs import find_run
+
             with watching(json) as watcher:
                 record = pipelines.resume(
                     repository, find_run(repository, resume), who=identity(repo), workers=workers, watcher=watcher

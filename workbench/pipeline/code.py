@@ -12,10 +12,15 @@ Not here: libraries and tools (``environment``).
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
+import json
+import os
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import workbench
 from workbench.domain.canonical import digest_of
@@ -25,14 +30,17 @@ from workbench.domain.stage import StageSpec
 from workbench.ports.store import Objects
 
 _ADAPTERS = frozenset({"app", "store", "sandbox", "inference", "telemetry", "fetch", "mapping", "clock"})
+_INDEX_FORMAT = f"1 {sys.version_info[0]}.{sys.version_info[1]}"  # a syntax tree is that of one Python
 _FRAME = frozenset({"workbench", "workbench.domain.errors", "workbench.domain.events", "workbench.domain.stage"})
 
 
-def code_digest(spec: StageSpec, objects: Objects, commit: ObjectId) -> Digest:
+def code_digest(spec: StageSpec, objects: Objects, commit: ObjectId, parsed: ParsedFiles | None = None) -> Digest:
     """The digest of the code of a stage; for a command, as the commit has it."""
     if spec.command:
         return _command_digest(spec, objects, commit)
-    return _package_digest(f"workbench.stages.{spec.name}", spec.adapters, Path(workbench.__file__).parent)
+    return _package_digest(
+        f"workbench.stages.{spec.name}", spec.adapters, Path(workbench.__file__).parent, parsed or ParsedFiles()
+    )
 
 
 def normalised(source: bytes, path: str) -> str:
@@ -72,8 +80,7 @@ def _command_digest(spec: StageSpec, objects: Objects, commit: ObjectId) -> Dige
     return digest_of({"command": list(spec.command), "files": files})
 
 
-@cache
-def _package_digest(package: str, adapters: tuple[str, ...], root: Path) -> Digest:
+def _package_digest(package: str, adapters: tuple[str, ...], root: Path, parsed: ParsedFiles) -> Digest:
     waiting = [*_modules_below(package, root)]
     for room in adapters:
         waiting.extend(_modules_below(f"workbench.{room}", root))
@@ -82,9 +89,11 @@ def _package_digest(package: str, adapters: tuple[str, ...], root: Path) -> Dige
         module = waiting.pop()
         if module in seen or module in _FRAME or module.endswith(".__main__"):
             continue
-        digest, imports = _parsed(module, root)
+        path = _file(module, root)
+        assert path is not None, module
+        digest, imports = parsed.of(path)
         seen[module] = digest
-        waiting.extend(name for name in imports if _followed(name, adapters))
+        waiting.extend(name for name in imports if _followed(name, adapters) and _file(name, root))
     return digest_of(seen)
 
 
@@ -100,6 +109,7 @@ def _modules_below(package: str, root: Path) -> Iterator[str]:
         yield ".".join([package, *(part for part in parts if part != "__init__")])
 
 
+@cache
 def _file(module: str, root: Path) -> Path | None:
     base = root.joinpath(*module.split(".")[1:])
     for path in (base.with_suffix(".py"), base / "__init__.py"):
@@ -108,15 +118,46 @@ def _file(module: str, root: Path) -> Path | None:
     return None
 
 
-@cache
-def _parsed(module: str, root: Path) -> tuple[str, tuple[str, ...]]:
-    """The normalised digest of a module, and the workbench modules that it imports anywhere."""
-    path = _file(module, root)
-    assert path is not None, module
-    tree = ast.parse(path.read_bytes())
-    imports = {name for name in _imported(tree) for name in _with_packages(name)}
-    existing = tuple(sorted(name for name in imports if _file(name, root)))
-    return _tree_digest(tree), existing
+class ParsedFiles:
+    """What parsing a file gave: its normalised digest and the workbench modules that it names in imports.
+
+    Kept in ``index``, a file beside the repository that may be deleted at any time, because parsing is most of the time
+    of a plan. An entry holds only while the file's size, times and inode are those that were seen.
+    """
+
+    def __init__(self, index: Path | None = None) -> None:
+        self._index = index
+        self._known: dict[str, list[Any]] = self._read()
+        self._is_new = False
+
+    def of(self, path: Path) -> tuple[str, list[str]]:
+        stat = path.stat()
+        seen = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        entry = self._known.get(str(path))
+        if entry is None or entry[0] != seen:
+            tree = ast.parse(path.read_bytes())
+            imports = sorted({name for name in _imported(tree) for name in _with_packages(name)})
+            entry = self._known[str(path)] = [seen, _tree_digest(tree), imports]
+            self._is_new = True
+        return entry[1], entry[2]
+
+    def save(self) -> None:
+        """Write the index if there is something new; that it cannot be written is no one's loss."""
+        if self._index is None or not self._is_new:
+            return
+        fresh = self._index.with_suffix(f".{os.getpid()}")
+        with contextlib.suppress(OSError):
+            self._index.parent.mkdir(exist_ok=True)
+            fresh.write_text(json.dumps({"format": _INDEX_FORMAT, "files": self._known}))
+            fresh.replace(self._index)
+        self._is_new = False
+
+    def _read(self) -> dict[str, list[Any]]:
+        try:
+            raw = json.loads(self._index.read_bytes()) if self._index else {}
+            return dict(raw["files"]) if raw.get("format") == _INDEX_FORMAT else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:

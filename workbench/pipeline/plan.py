@@ -18,7 +18,7 @@ from workbench.domain.manifest import InputEntry, Manifest
 from workbench.domain.refs import ArtifactTag, Kind
 from workbench.domain.version import Bump
 from workbench.pipeline.bump import decide_bump
-from workbench.pipeline.code import code_digest
+from workbench.pipeline.code import ParsedFiles, code_digest
 from workbench.pipeline.definition import Definition, StageUse
 from workbench.pipeline.environment import environment_of
 from workbench.pipeline.nearest import did_you_mean
@@ -248,8 +248,10 @@ class Planner:
 
     @cached_property
     def _codes(self) -> Mapping[str, str]:
-        objects = self.repository.objects
-        return {use.spec.name: code_digest(use.spec, objects, self.commit) for use in self.definition.stages}
+        objects, parsed = self.repository.objects, ParsedFiles(self.repository.path / "workbench" / "code.json")
+        codes = {use.spec.name: code_digest(use.spec, objects, self.commit, parsed) for use in self.definition.stages}
+        parsed.save()
+        return codes
 
     def _last(self, use: StageUse) -> ActionParts | None:
         entry = self.repository.run_cache.last(use.spec.name, use.artifact)
