@@ -1,6 +1,6 @@
-"""What the hooks add to a small push: p50 of a push of one commit into two hubs, with and without them, alternating.
+"""What the hooks add to a small push: p50 of pushing one commit into two hubs, with and without them, in turns.
 
-Prints one JSON object; milliseconds. ``--pushes N`` (default 60). The policy process is warm, as it is after a first push.
+Prints one JSON object; milliseconds. ``--pushes N`` (default 60). The policy process is warm, as after a first push.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A hub with real hooks, a clone, and a pusher that speaks the wire protocol itself so that no client checks its objects."""
+"""A hub with real hooks, a clone, and a pusher that speaks the wire protocol itself: no client checks its objects."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -79,6 +80,7 @@ class Objects:
 class HubUnderTest:
     path: Path
     clone: Path
+    receive_peak_kib: int = 0  # largest resident size of git-receive-pack and what it started, over all ``send``
 
     def git(self, *arguments: str, check: bool = True, folder: Path | None = None) -> str:
         done = subprocess.run(
@@ -115,7 +117,7 @@ class HubUnderTest:
     def send(self, objects: Objects, updates: Sequence[tuple[str, str, str]]) -> Pushed:
         """Hand a pack to git-receive-pack itself."""
         process = subprocess.Popen(
-            ["git", "receive-pack", str(self.path)],
+            [sys.executable, "-IS", "-c", _MEASURED, str(self.path) + ".peak", "git", "receive-pack", str(self.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -127,6 +129,7 @@ class HubUnderTest:
             request += b"%04x" % (len(line) + 4) + line
         out = process.communicate(request + b"0000" + objects.pack(), timeout=60)[0]
         text = out.decode("utf-8", "replace")
+        self.receive_peak_kib = max(self.receive_peak_kib, int(Path(str(self.path) + ".peak").read_text()))
         return Pushed(all(f"ok {ref}" in text for _, _, ref in updates), text.partition("unpack")[2] + text)
 
     def process(self, role: str) -> int:
@@ -140,6 +143,16 @@ class HubUnderTest:
         if pid and b"hub_host" in _command_line(pid):
             os.kill(pid, with_signal)
             until(lambda: b"hub_host" not in _command_line(pid))
+
+
+# A child begins with the peak of the process that forks it, so a small one stands between this test and git.
+_MEASURED = """
+import resource, sys, subprocess
+code = subprocess.run(sys.argv[2:]).returncode
+with open(sys.argv[1], "w") as file:
+    file.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code)
+"""
 
 
 def _command_line(pid: int) -> bytes:

@@ -1,4 +1,4 @@
-"""A hundred hostile object sets: seeds from real attacks and mutations of them. Each builder returns the updates to push."""
+"""A hundred hostile object sets: seeds from real attacks and mutations of them. A builder returns updates to push."""
 
 from __future__ import annotations
 
@@ -143,8 +143,9 @@ def _artifact(manifest: bytes | dict, payload: bool = True, parent: bool = False
 def _manifest(**changes) -> dict:
     sha = "87428fc522803d31065e7bce3cf03fe475096631e5e07bbd7a0fde60c4cf25c7"
     good = {
-        "format": 1, "kind": "raw", "name": "rust", "files": [{"path": "a.txt", "sha256": sha, "size": 2}], "inputs": [],
-        "params": {}, "seed": 0, "stage": "crawl", "code": "", "environment": {}, "action_key": "", "counts": {}, "metrics": {},
+        "format": 1, "kind": "raw", "name": "rust", "files": [{"path": "a.txt", "sha256": sha, "size": 2}],
+        "inputs": [], "params": {}, "seed": 0, "stage": "crawl", "code": "", "environment": {}, "action_key": "",
+        "counts": {}, "metrics": {},
     }  # fmt: skip
     return {**good, **changes}
 
