@@ -31,7 +31,7 @@ TIOCSTI, TIOCLINUX = 0x5412, 0x541C  # typing into a terminal on somebody's beha
 
 def build(path: Path) -> None:
     """Write the filter's bytes; the same libseccomp gives the same bytes."""
-    import pyseccomp as sc  # type: ignore[import-untyped]
+    import pyseccomp as sc
 
     rules: Any = sc.SyscallFilter(defaction=sc.ALLOW)
     for name in DENY:
