@@ -6,9 +6,10 @@ import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,15 +120,45 @@ def make_workspace(folder: Path, files: int = 160) -> Workspace:
 _WHO = {"NAME": "Ada", "EMAIL": "ada@example.com"}
 
 
-@pytest.fixture(scope="session")
-def new_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Workspace]:
-    return lambda name: make_workspace(tmp_path_factory.mktemp(name))
+def _kill_all_of(hub: Path) -> int:
+    """SIGKILL for every process that names the hub: commands, worker, policy, hooks, stages. How many."""
+    killed = 0
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if os.fsencode(hub) not in (entry / "cmdline").read_bytes():
+                continue
+            os.kill(int(entry.name), signal.SIGKILL)
+        except OSError:
+            continue
+        killed += 1
+    return killed
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def new_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Workspace]]:
+    """Makes workspaces; their workers are ended with the session."""
+    made: list[Workspace] = []
+
+    def make(name: str) -> Workspace:
+        made.append(make_workspace(tmp_path_factory.mktemp(name)))
+        return made[-1]
+
+    yield make
+    for workspace in made:
+        _kill_all_of(workspace.hub)
+
+
+@pytest.fixture(scope="session")
+def built(new_workspace: Callable[[str], Workspace]) -> Workspace:
     """The whole pipeline, run by one push that waits. Tests that share it only read, or add."""
-    workspace = make_workspace(tmp_path_factory.mktemp("built"))
+    workspace = new_workspace("built")
     pushed = workspace.git("push", "-o", "run.wait=900", "hub", "main")
     assert "succeeded" in pushed.stderr, pushed.stderr
     return workspace
+
+
+@pytest.fixture
+def kill_all_of() -> Callable[[Path], int]:
+    return _kill_all_of

@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 SEED = int(os.environ.get("WORKBENCH_KILL_SEED", "20261121"))
-
-
-def kill_all_of(hub: Path) -> int:
-    """SIGKILL for every process that names the hub: commands, worker, policy, hooks, stages. How many."""
-    killed = 0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
-            continue
-        try:
-            if os.fsencode(hub) not in (entry / "cmdline").read_bytes():
-                continue
-            os.kill(int(entry.name), signal.SIGKILL)
-        except (OSError, ProcessLookupError):
-            continue
-        killed += 1
-    return killed
 
 
 def check_whole(workspace) -> None:  # type: ignore[no-untyped-def]
@@ -42,7 +24,7 @@ def check_whole(workspace) -> None:  # type: ignore[no-untyped-def]
             subprocess.run([*git, "cat-file", "-e", f"{tag}:{part}"], check=True)
 
 
-def run_killed(workspace, kills: int, longest_s: float) -> None:  # type: ignore[no-untyped-def]
+def run_killed(workspace, kill_all_of, kills: int, longest_s: float) -> None:  # type: ignore[no-untyped-def]
     """Start the work by a command or by a push, and kill all of it at a random moment, ``kills`` times."""
     pick = random.Random(SEED)
     cli = [sys.executable, "-m", "workbench.cli.entry", "run", "--repo", str(workspace.hub)]
@@ -72,13 +54,13 @@ def run_killed(workspace, kills: int, longest_s: float) -> None:  # type: ignore
 @pytest.mark.long
 @pytest.mark.timeout(3000)
 @pytest.mark.xdist_group("spine")
-def test_fifty_kills_end_in_the_trees_of_an_undisturbed_run(built, new_workspace) -> None:  # type: ignore[no-untyped-def]
+def test_fifty_kills_end_in_the_trees_of_an_undisturbed_run(built, new_workspace, kill_all_of) -> None:  # type: ignore[no-untyped-def]
     workspace = new_workspace("killed")
     pipeline = "ci/pipelines/rust.toml"
     first = built.git("log", "--reverse", "--format=%H", "--", pipeline).stdout.split()[1]
     (workspace.clone / pipeline).write_text(built.git("show", f"{first}:{pipeline}").stdout)
     workspace.git("commit", "--quiet", "--all", "--message", "The corpus of the undisturbed run")
-    run_killed(workspace, kills=50, longest_s=9.0)
+    run_killed(workspace, kill_all_of, kills=50, longest_s=9.0)
     check_whole(workspace)
     workspace.git("push", "--quiet", str(workspace.hub), "main")
     kill_all_of(workspace.hub)
