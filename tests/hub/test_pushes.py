@@ -1,0 +1,146 @@
+"""Pushes by real git through real hooks: what is started and said, what is refused, what survives a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def started(hub):  # type: ignore[no-untyped-def]
+    """A hub with a main and a version, all of it handled."""
+    hub.commit("first", README="hello\n")
+    hub.git("tag", "-a", "v1.0.0", "-m", "one")
+    assert hub.push("-o", "ci.skip", "main", "v1.0.0").accepted
+    return hub
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("ci.skp", "ci.skip"),
+        ("run.wiat", "run.wait"),
+        ("ci.tier=quick", "micro"),
+        ("ci.tier", "ci.tier"),
+        ("run.wait=soon", "run.wait"),
+        ("release.bump=huge", "major"),
+        ("stage.run=tokenzier", "tokenizer"),
+        ("ci.variable=novalue", "ci.variable"),
+        ("x" * 300, "option"),
+    ],
+)
+def test_a_wrong_option_is_refused_with_what_is_right_and_changes_nothing(started, option: str, says: str) -> None:  # type: ignore[no-untyped-def]
+    before = started.source_refs()
+    started.commit("second", README="two\n")
+    pushed = started.push("-o", option, "main")
+    assert not pushed.accepted
+    assert says in pushed.text
+    assert started.source_refs() == before
+
+
+@pytest.mark.parametrize(
+    ("prepare", "refspec", "says"),
+    [
+        ("git tag -f -a v1.0.0 -m again", "+refs/tags/v1.0.0", "v1.0.0"),
+        ("true", ":refs/tags/v1.0.0", "v1.0.0"),
+        ("true", ":refs/heads/main", "main"),
+        ("git tag light", "refs/tags/light", "light"),
+        ("git tag v1.1.0", "refs/tags/v1.1.0", "annotated"),
+        ("git tag -a v0.9.0 -m old", "refs/tags/v0.9.0", "v0.9.0"),
+        ("git tag -a v01.2.0 -m odd", "refs/tags/v01.2.0", "v01.2.0"),
+        ("git commit --amend -q -m rewritten", "+main", "would lose commits"),
+        ("true", "HEAD:refs/workbench/ledger", "refs/workbench"),
+        ("true", "HEAD:refs/workbench/channels/active", "refs/workbench"),
+        ("true", "HEAD:refs/other/x", "refs/other/x"),
+        ("git tag -a release/rust/v1.0.0 -m fake", "refs/tags/release/rust/v1.0.0", "manifest"),
+    ],
+)
+def test_a_ref_that_may_not_move_is_refused_and_nothing_changes(started, prepare: str, refspec: str, says: str) -> None:  # type: ignore[no-untyped-def]
+    before = started.refs()
+    subprocess.run(["sh", "-c", prepare], cwd=started.clone, check=True, capture_output=True)
+    pushed = started.push(refspec)
+    assert not pushed.accepted
+    assert says in pushed.text
+    assert {r: v for r, v in started.refs().items() if "workbench" not in r} == {
+        r: v for r, v in before.items() if "workbench" not in r
+    }
+
+
+def test_a_dry_run_is_declined_with_its_plan(started) -> None:  # type: ignore[no-untyped-def]
+    before = started.refs()
+    started.commit("agent", agents__runner="x = 1\n")
+    pushed = started.push("-o", "run.dry", "main")
+    assert not pushed.accepted
+    assert "nothing was changed" in pushed.text
+    assert started.refs() == before
+
+
+def test_a_change_of_agent_code_starts_the_micro_tier_once_and_the_push_waits_for_it(started) -> None:  # type: ignore[no-untyped-def]
+    (started.clone / "agents").mkdir()
+    (started.clone / "agents" / "runner.py").write_text("x = 1\n")
+    started.commit("agent")
+    pushed = started.push("-o", "run.wait=120", "main")
+    assert pushed.accepted
+    assert "tier micro" in pushed.text
+    assert "succeeded" in pushed.text
+    runs = [ref for ref in started.refs() if ref.startswith("refs/workbench/runs/")]
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("role", ["policy", "worker"])
+def test_killing_a_process_of_the_hub_loses_no_work(started, role: str) -> None:  # type: ignore[no-untyped-def]
+    from workbench.app.hub_host import run_worker
+
+    (started.clone / "agents").mkdir()
+    (started.clone / "agents" / "runner.py").write_text("x = 1\n")
+    started.commit("agent")
+    assert started.push("main").accepted
+    started.kill(role)
+    started.kill("worker")
+    runs: list[str] = []
+    for _ in range(100):  # a worker that was just being started may hold the lock: then it does the work, not ours
+        run_worker(started.path, idle_s=0.2)
+        runs = [ref for ref in started.refs() if ref.startswith("refs/workbench/runs/")]
+        if runs:
+            break
+    assert len(runs) == 1
+    run_worker(started.path, idle_s=0.2)
+    assert [ref for ref in started.refs() if ref.startswith("refs/workbench/runs/")] == runs
+
+
+def test_without_a_policy_process_that_can_start_the_push_fails_closed(started) -> None:  # type: ignore[no-untyped-def]
+    started.kill("policy")
+    socket = Path(started.path) / "workbench" / "policy.sock"
+    socket.unlink(missing_ok=True)
+    socket.mkdir()
+    before = started.source_refs()
+    started.commit("second", README="two\n")
+    try:
+        assert not started.push("main").accepted
+        assert started.source_refs() == before
+    finally:
+        socket.rmdir()
+
+
+def test_a_pusher_that_goes_away_does_not_take_the_run_along(started) -> None:  # type: ignore[no-untyped-def]
+    from workbench.app.hub_host import run_worker
+
+    (started.clone / "agents").mkdir()
+    (started.clone / "agents" / "runner.py").write_text("x = 2\n")
+    tip = started.commit("agent")
+    command = ["git", "-C", str(started.clone), "push", "-o", "run.wait=120", "hub", "main"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if b"follow" in line or b"run " in line:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    run_worker(started.path, idle_s=0.2)
+    assert started.source_refs()["refs/heads/main"] == tip
+    assert len([ref for ref in started.refs() if ref.startswith("refs/workbench/runs/")]) == 1
