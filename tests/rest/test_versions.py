@@ -110,6 +110,8 @@ def test_the_etag_is_the_object_id(client: httpx.Client, repository: GitReposito
         ("/api/v1/artifacts/model/rust/v1", 422, "version"),
         ("/api/v1/artifacts/model/rust/v1.0.0/files/nope", 404, "manifest"),
         ("/api/v1/objects/" + "0" * 40, 404, "no object"),
+        ("/api/v1/artifacts/model/rust/v1.0.0/files/a%0Ab", 404, "/openapi.json"),
+        ("/api/v1/nothing", 404, "/openapi.json"),
     ],
 )
 def test_what_is_not_there_is_said_with_a_hint(client: httpx.Client, path: str, status: int, says: str) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import workbench
@@ -154,6 +155,11 @@ def _errors(app: FastAPI) -> None:
         if isinstance(error, Corrupt):
             status = 500
         return JSONResponse({"what": error.what, "hint": error.hint}, status_code=status)
+
+    @app.exception_handler(HTTPException)
+    def other(_: Request, error: HTTPException) -> JSONResponse:
+        problem = {"what": str(error.detail), "hint": "the operations are listed in /openapi.json"}
+        return JSONResponse(problem, status_code=error.status_code, headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
