@@ -237,3 +237,10 @@ def test_a_fault_in_our_own_process_leaves_all_old_or_all_new(template, tmp_path
         assert verdict in ("old", "new"), (point, verdict)
         verdicts[f"{point.fault} {verdict}"] += 1
     print(f"\nown process: {dict(sorted(verdicts.items()))}")
+
+
+@pytest.mark.parametrize("role", ["projection", "point"])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_an_answer_that_git_could_not_write_is_not_waited_for(template, tmp_path, monkeypatch, role, number):
+    verdict, _ = children_lane(template, tmp_path, monkeypatch, role, Point("error=ENOSPC", "write", number))
+    assert verdict in ("old", "new")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import threading
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from workbench.domain.errors import Corrupt, ToolMissing, WorkbenchError, WorldError
@@ -178,6 +179,21 @@ class Service:
         if len(data) != size:
             raise self._ended()
         return data
+
+    @contextmanager
+    def bounded(self, seconds: float) -> Iterator[None]:
+        """A child that has not answered by then is killed, so that whoever waits gets ``ServiceEnded``, not silence."""
+        timer = threading.Timer(seconds, self._running().kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def gone_wrong(self) -> ServiceEnded:
+        """To raise when an answer is not one to what was asked: the child is ended, nothing it says later is read."""
+        return self._ended()
 
     def close(self) -> None:
         """End the child and wait for it; the next question starts another."""

@@ -18,6 +18,7 @@ from workbench.domain.ids import ZERO_ID, ObjectId, object_id
 from workbench.domain.ledger import RefMove
 from workbench.store.git import locks, process
 
+ANSWER_S = 60.0  # for git to answer; it does so in milliseconds, so this is a child that hangs
 PATIENCE_S = 10.0  # for locks that others hold; covers the 1.5 s after which a stale one is removed
 
 _ID = re.compile(r"[0-9a-f]{40}\Z")
@@ -223,7 +224,7 @@ class Updater:
             else:
                 lines.append(f"update {move.ref} {object_id(move.new)} {object_id(move.old)}")
         lines.append("prepare")
-        self._ask("\n".join(lines), 2)
+        self._ask("\n".join(lines), "start", "prepare")
         self._prepared = True
 
     def commit(self) -> None:
@@ -231,7 +232,7 @@ class Updater:
         assert self._prepared
         self._prepared = False
         try:
-            self._ask("commit", 1)
+            self._ask("commit", "commit")
         except process.ServiceEnded as error:
             raise process.explain("moving refs", error.stderr) from error
 
@@ -239,13 +240,15 @@ class Updater:
         if self._prepared:
             self._prepared = False
             with suppress(process.ServiceEnded):  # it has ended, and with it the transaction
-                self._ask("abort", 1)
+                self._ask("abort", "abort")
 
     def close(self) -> None:
         self._service.close()
 
-    def _ask(self, text: str, num_answers: int) -> None:
-        self._service.send(text.encode() + b"\n")
-        for _ in range(num_answers):
-            answer = self._service.line()
-            assert answer.endswith(b": ok"), answer
+    def _ask(self, text: str, *verbs: str) -> None:
+        """Each verb is answered by ``<verb>: ok``; an answer whose write failed shows in the one after it."""
+        with self._service.bounded(ANSWER_S):
+            self._service.send(text.encode() + b"\n")
+            for verb in verbs:
+                if self._service.line() != f"{verb}: ok".encode():
+                    raise self._service.gone_wrong()
