@@ -314,7 +314,7 @@ class PayloadCache:
         oldest = time.time() - _DRAFT_MAX_AGE_S
         for draft in (self._folder / "drafts").iterdir():
             with suppress(FileNotFoundError):
-                if draft.lstat().st_mtime < oldest:
+                if draft.lstat().st_ctime < oldest:  # the mtime of a file that is nearly in place is long ago
                     _remove_tree(draft) if draft.is_dir() else draft.unlink()
 
     # --- places and locks ---------------------------------------------------------------------------------------------
