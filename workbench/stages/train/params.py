@@ -36,7 +36,6 @@ class TrainParams(StageParams):
         "float32", description="what products are computed in; weights, sums and the optimizer stay float32"
     )
     device: Literal["cpu", "cuda"] = "cpu"
-    ranks: Literal[1, 2, 4, 8] = Field(1, description="processes that share each step; the bytes are the same")
     checkpoint_every: int = Field(ge=1, description="steps")
     validate_every: int = Field(ge=1, description="steps")
     validation_rows: int = Field(32, ge=0, le=1 << 20)
@@ -46,8 +45,6 @@ class TrainParams(StageParams):
         micro_batches, rest = divmod(self.batch_rows, self.micro_rows)
         if rest or micro_batches & (micro_batches - 1):
             raise ValueError("batch_rows must be micro_rows times a power of two")
-        if micro_batches < self.ranks:
-            raise ValueError("there must be a micro-batch for each rank: lower ranks or micro_rows")
         if self.hidden_size % self.num_heads or self.hidden_size // self.num_heads % 2:
             raise ValueError("hidden_size must be num_heads times an even number")
         if self.num_heads % self.num_kv_heads:

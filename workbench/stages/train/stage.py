@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -143,12 +144,10 @@ class _Run:
 
 
 def _last_figures(done: Progressed) -> dict[str, float]:
-    import json
-
     last = json.loads(done.log[-1])
     return {name: last[name] for name in ("loss", "validation_bits_per_byte") if name in last}
 
 
 def _digest(params: TrainParams, seed: int, shards: Path) -> Digest:
     index = (shards / "index.json").read_text()
-    return digest_of({"params": params.model_dump(mode="json", exclude={"ranks"}), "seed": seed, "shards": index})
+    return digest_of({"params": params.model_dump(mode="json"), "seed": seed, "shards": index})
