@@ -50,6 +50,8 @@ class StageSpec:
     major_files: tuple[str, ...] = ()  # payload files that define ids: other bytes mean a major bump (tokenizer.model)
     carries: tuple[Kind, ...] = ()  # inputs whose ids stand in the output: a major step of theirs is one here
     adapters: tuple[str, ...] = ()  # rooms of adapters whose code shapes the output, e.g. "inference": part of the key
+    # By stage, all parameters of the pipeline: UserError where this stage could not run on what the others make.
+    fits: Callable[[Mapping[str, Params]], None] | None = None
 
 
 @dataclass(frozen=True)

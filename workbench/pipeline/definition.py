@@ -33,6 +33,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from workbench.config.dial import check_dial
 from workbench.domain.errors import NotFound, UserError, WorkbenchError
 from workbench.domain.ids import ObjectId
 from workbench.domain.refs import Kind, check_name
@@ -104,7 +105,7 @@ def parse(data: bytes, path: str, specs: Sequence[StageSpec]) -> Definition:
     if raw.get("format") != FORMAT:
         raise UserError(f"{path}: format is {raw.get('format')!r}", f"write `format = {FORMAT}` as its first line")
     name = check_name(_text(raw, "name", path, path.rsplit("/", 1)[-1].removesuffix(".toml")), f"name in {path}")
-    dial, seed = _number(raw, "dial", path, 1, 0), _number(raw, "seed", path, 0, 0)
+    dial, seed = _dial(raw, path), _number(raw, "seed", path, 0, 0)
     own = [_own_stage(item, path, name) for item in _tables(raw, path)]
     chosen = [*_chosen(raw, path, specs), *(spec for spec, _ in own)]
     artifacts = {spec.name: artifact for spec, artifact in own}
@@ -118,6 +119,7 @@ def parse(data: bytes, path: str, specs: Sequence[StageSpec]) -> Definition:
         given.pop("seed", None)
         params = _resolve(spec, dial, given, path)
         uses.append(StageUse(spec, artifacts.get(spec.name, name), params, own_seed))
+    _check_fits(uses, path)
     threads = _number(raw, "threads", path, 2, 1)
     return Definition(name, dial, seed, threads, _in_order(uses, name, path), path)
 
@@ -156,6 +158,13 @@ def _number(table: Mapping[str, Any], key: str, where: str, default: int, least:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 63:
         raise UserError(f"{where}: {key} is {value!r}", f"write a whole number of at least {least}")
     return value
+
+
+def _dial(raw: Mapping[str, Any], path: str) -> int:
+    try:
+        return check_dial(_number(raw, "dial", path, 1, 0))
+    except UserError as error:
+        raise UserError(error.what if path in error.what else f"{path}: {error.what}", error.hint) from None
 
 
 def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
@@ -241,6 +250,17 @@ def _resolve(spec: StageSpec, dial: int, given: Mapping[str, Any], path: str) ->
     # The key and step.json see the same value: what JSON makes of it.
     plain: Mapping[str, Any] = json.loads(json.dumps(params, allow_nan=False))
     return plain
+
+
+def _check_fits(uses: Sequence[StageUse], path: str) -> None:
+    """Sizes that do not go together are refused before anything runs, not after an hour of training."""
+    params = {use.spec.name: use.params for use in uses}
+    for use in uses:
+        if use.spec.fits is not None:
+            try:
+                use.spec.fits(params)
+            except UserError as error:
+                raise UserError(f"{path}: [stage.{use.spec.name}] {error.what}", error.hint) from None
 
 
 def _unique(specs: Sequence[StageSpec], artifacts: Mapping[str, str], name: str, path: str) -> None:

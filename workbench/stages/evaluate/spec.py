@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from workbench.domain.errors import UserError
@@ -14,18 +15,33 @@ _BY_DIAL = (  # likelihood_bytes, line_tasks, compile_tasks, samples
     (1 << 20, 192, 96, 5),
     (4 << 20, 384, 192, 8),
     (16 << 20, 768, 384, 10),
+    (16 << 20, 768, 384, 10),
 )
+SHORTEST_PROMPT = 16  # tokens: the least that is shown around a masked span
 
 
 def resolve(dial: int, given: Params) -> dict[str, Any]:
+    from workbench.config.dial import at_dial
     from workbench.config.params import resolve_params
     from workbench.stages.evaluate.params import EvaluateParams
 
-    if dial < 0:
-        raise UserError(f"the dial is {dial}", "0 is the smallest, 2 the demonstration")
     names = ("likelihood_bytes", "line_tasks", "compile_tasks", "samples")
-    defaults = dict(zip(names, _BY_DIAL[min(dial, len(_BY_DIAL) - 1)], strict=True))
+    defaults = dict(zip(names, at_dial(dial, _BY_DIAL), strict=True))
     return resolve_params(EvaluateParams, given, stage="evaluate", defaults=defaults).model_dump(mode="json")
+
+
+def check_room(context: int, max_new_tokens: int) -> None:
+    """UserError where a model's context has no room for a prompt and an answer."""
+    if context <= max_new_tokens + SHORTEST_PROMPT:
+        raise UserError(
+            f"a context of {context} tokens has no room for {max_new_tokens} more",
+            "lower evaluate's max_new_tokens, or raise shard's context",
+        )
+
+
+def fits(params: Mapping[str, Params]) -> None:
+    if "shard" in params:
+        check_room(params["shard"]["context"], params["evaluate"]["max_new_tokens"])
 
 
 SPEC = StageSpec(
@@ -37,4 +53,5 @@ SPEC = StageSpec(
     tools=("rustc", "bwrap"),
     previous=True,
     adapters=("sandbox",),
+    fits=fits,
 )

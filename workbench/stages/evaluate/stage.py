@@ -21,6 +21,7 @@ from workbench.stages.evaluate.compiling import ROUND, Compiler
 from workbench.stages.evaluate.model import Batch, Bits, Completion, Request, Text, Work, batches, compute
 from workbench.stages.evaluate.params import EvaluateParams
 from workbench.stages.evaluate.snippets import snippets
+from workbench.stages.evaluate.spec import check_room
 from workbench.stages.evaluate.tasks import Source, Task
 from workbench.tokens import documents
 from workbench.tokens.tokenizer import Tokenizer
@@ -99,11 +100,7 @@ class Maker:
                 f"the model has {config.vocab_size} tokens, the tokenizer {tokenizer.vocab_size}",
                 "evaluate a model with the tokenizer that its shards were made with",
             )
-        if config.max_position_embeddings <= params.max_new_tokens + 16:
-            raise UserError(
-                f"a context of {config.max_position_embeddings} tokens has no room for {params.max_new_tokens} more",
-                "lower evaluate's max_new_tokens",
-            )
+        check_room(config.max_position_embeddings, params.max_new_tokens)
         return cls(tokenizer, config.max_position_embeddings, params, context.seed)
 
     def fits(self, prefix: str, middle: str, suffix: str) -> bool:

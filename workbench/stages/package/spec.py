@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from workbench.domain.errors import UserError
@@ -16,6 +17,7 @@ DEFAULTS: Params = {
     "divergence_windows": 16,  # stretches over which each file is compared with the F32 weights
     "window_tokens": 256,
 }
+RESIZE = "make hidden_size and intermediate_size multiples of 256, or leave a quantisation out of package's"
 
 
 def resolve(dial: int, given: Params) -> dict[str, Any]:
@@ -38,6 +40,22 @@ def resolve(dial: int, given: Params) -> dict[str, Any]:
     return {**params, "quantisations": sorted(set(kinds), key=QUANTISATIONS.index)}
 
 
+def misfit(rows: Mapping[str, int], kinds: Sequence[str]) -> str:
+    """The sizes whose rows are not whole blocks of every kind, in words; empty when all fit. Q8_0 has blocks of 32,
+    the others 256 (Q4_0 too: its embeddings become Q6_K)."""
+    block = 32 if set(kinds) <= {"Q8_0"} else 256
+    wrong = [f"{name} {size}" for name, size in rows.items() if size % block]
+    return f"{', '.join(wrong)}: no multiple of {block}, the block of {', '.join(kinds)}" if wrong else ""
+
+
+def fits(params: Mapping[str, Params]) -> None:
+    if "train" not in params:
+        return
+    rows = {name: params["train"][name] for name in ("hidden_size", "intermediate_size")}
+    if wrong := misfit(rows, params["package"]["quantisations"]):
+        raise UserError(f"train's {wrong}", RESIZE)
+
+
 SPEC = StageSpec(
     name="package",
     reads=(Kind.MODEL, Kind.TOKENIZER, Kind.METRICS, Kind.DATASET),
@@ -47,4 +65,5 @@ SPEC = StageSpec(
     major_params=("quantisations",),
     carries=(Kind.MODEL, Kind.TOKENIZER),
     adapters=("inference",),
+    fits=fits,
 )

@@ -17,6 +17,7 @@ from workbench.domain.stage import StageResult
 from workbench.ports.work import StageContext
 from workbench.stages.package import card, gates, gguf_file, licences
 from workbench.stages.package.gates import Divergence
+from workbench.stages.package.spec import RESIZE, misfit
 from workbench.tokens.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -63,11 +64,13 @@ def _check_sizes(config: DecoderConfig, tokenizer: Tokenizer, kinds: Sequence[st
             f"the model has {config.vocab_size} tokens, the tokenizer {tokenizer.vocab_size}",
             "train the model on shards that this tokenizer made",
         )
-    if not config.quantisable and any("K" in kind for kind in kinds):
-        raise StageFailed(
-            f"a width of {config.hidden_size} and {config.intermediate_size} cannot be quantised to every type",
-            "make hidden_size, intermediate_size and heads x head_dim multiples of 256",
-        )
+    rows = {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "heads x head_dim": config.num_attention_heads * config.head_dim,
+    }
+    if wrong := misfit(rows, kinds):
+        raise StageFailed(f"the model's {wrong}", RESIZE)
 
 
 def _digests(inputs: Mapping[str, Path]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from workbench.domain.errors import UserError
@@ -16,6 +17,7 @@ DEFAULTS: Params = {
     "max_tokens": 48,
     "temperature": 0.8,
 }
+SHORTEST_PROMPT = 16  # tokens
 
 
 def resolve(dial: int, given: Params) -> dict[str, Any]:
@@ -37,6 +39,22 @@ def resolve(dial: int, given: Params) -> dict[str, Any]:
     return params
 
 
+def fits(params: Mapping[str, Params]) -> None:
+    """The release has the file that is opened, and the model room for an answer."""
+    own = params["serve"]
+    if "package" in params:
+        made = ["F16", *params["package"]["quantisations"]]
+        if own["quantisation"] not in made:
+            raise UserError(
+                f"quantisation {own['quantisation']!r} is not in the release", f"package makes {', '.join(made)}"
+            )
+    if "shard" in params and params["shard"]["context"] <= own["max_tokens"] + SHORTEST_PROMPT:
+        raise UserError(
+            f"a context of {params['shard']['context']} tokens has no room for {own['max_tokens']} more",
+            "lower serve's max_tokens, or raise shard's context",
+        )
+
+
 SPEC = StageSpec(
     name="serve",
     reads=(Kind.RELEASE,),
@@ -44,4 +62,5 @@ SPEC = StageSpec(
     resolve=resolve,
     libraries=("llama-cpp-python", "numpy"),
     adapters=("inference",),
+    fits=fits,
 )

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from workbench.domain.errors import UserError
 from workbench.domain.refs import Kind
 from workbench.domain.stage import Params, StageSpec
 
-_CONTEXTS = (64, 128, 512, 1024, 2048, 2048)  # by dial
+_CONTEXTS = (128, 128, 512, 1024, 2048, 2048)  # by dial
 _CHARACTERS_PER_TOKEN = 1.5  # fewer than there are, so that most windows fit a row with room to spare
 
 
 def resolve(dial: int, given: Params) -> dict[str, Any]:
+    from workbench.config.dial import at_dial
     from workbench.config.params import resolve_params
     from workbench.stages.shard.params import ShardParams
 
-    if dial < 0:
-        raise UserError(f"the dial is {dial}", "0 is the smallest, 2 the demonstration")
-    context = given.get("context", _CONTEXTS[min(dial, len(_CONTEXTS) - 1)])
+    context = given.get("context", at_dial(dial, _CONTEXTS))
     window = int(context * _CHARACTERS_PER_TOKEN) if isinstance(context, int) else 16
     defaults = {"context": context, "fim_window": window}
     return resolve_params(ShardParams, given, stage="shard", defaults=defaults).model_dump(mode="json")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from workbench.domain.errors import UserError
 from workbench.domain.refs import Kind
 from workbench.domain.stage import Params, StageSpec
 
@@ -13,13 +12,11 @@ _SAMPLE_BYTES = (1 << 20, 4 << 20, 16 << 20, 64 << 20, 256 << 20, 1 << 30)
 
 
 def resolve(dial: int, given: Params) -> dict[str, Any]:
+    from workbench.config.dial import at_dial
     from workbench.config.params import resolve_params
     from workbench.stages.tokenizer.params import TokenizerParams
 
-    if dial < 0:
-        raise UserError(f"the dial is {dial}", "0 is the smallest, 2 the demonstration")
-    step = min(dial, len(_VOCAB_SIZES) - 1)
-    defaults = {"vocab_size": _VOCAB_SIZES[step], "sample_bytes": _SAMPLE_BYTES[step]}
+    defaults = {"vocab_size": at_dial(dial, _VOCAB_SIZES), "sample_bytes": at_dial(dial, _SAMPLE_BYTES)}
     return resolve_params(TokenizerParams, given, stage="tokenizer", defaults=defaults).model_dump(mode="json")
 
 

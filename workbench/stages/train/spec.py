@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from workbench.domain.errors import UserError
 from workbench.domain.refs import Kind
 from workbench.domain.stage import Params, StageSpec
 
-_SIZES = (  # by dial: 0 for tests, 1 the smallest that every GGUF type takes, 2 the demonstration on two cores
-    {"hidden_size": 64, "intermediate_size": 128, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "steps": 12},
+_SIZES = (  # by dial: 0 a first try, the smallest that every GGUF type takes, 2 the demonstration on two cores
+    {"hidden_size": 256, "intermediate_size": 256, "num_layers": 1, "num_heads": 4, "num_kv_heads": 2, "steps": 12},
     {"hidden_size": 256, "intermediate_size": 256, "num_layers": 1, "num_heads": 4, "num_kv_heads": 2, "steps": 24},
     {"hidden_size": 256, "intermediate_size": 768, "num_layers": 4, "num_heads": 4, "num_kv_heads": 2, "steps": 500},
     {"hidden_size": 512, "intermediate_size": 1536, "num_layers": 8, "num_heads": 8, "num_kv_heads": 4, "steps": 8000},
@@ -41,12 +40,11 @@ _RUNS = (
 
 
 def resolve(dial: int, given: Params) -> dict[str, Any]:
+    from workbench.config.dial import at_dial
     from workbench.config.params import resolve_params
     from workbench.stages.train.params import TrainParams
 
-    if dial < 0:
-        raise UserError(f"the dial is {dial}", "0 is the smallest, 2 the demonstration")
-    defaults = {**_SIZES[min(dial, len(_SIZES) - 1)], **_RUNS[min(dial, len(_RUNS) - 1)]}
+    defaults = {**at_dial(dial, _SIZES), **at_dial(dial, _RUNS)}
     steps = given.get("steps", defaults["steps"])
     quarter = max(1, steps // 4) if isinstance(steps, int) else 1
     defaults |= {"checkpoint_every": quarter, "validate_every": quarter}

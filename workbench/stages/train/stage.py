@@ -12,6 +12,7 @@ from typing import Any
 
 from workbench.decoder import weights
 from workbench.domain.canonical import canonical_json, canonical_lines, digest_of
+from workbench.domain.errors import UserError
 from workbench.domain.ids import Digest
 from workbench.domain.stage import StageResult
 from workbench.ports.work import StageContext
@@ -29,7 +30,17 @@ def run(context: StageContext) -> StageResult:
     """Leaves ``model.safetensors``, ``config.json``, ``training.jsonl`` and ``training.json``."""
     params = TrainParams.model_validate(context.params)
     policy.check_device(params.device)
+    _check_held_out(context.inputs["shards"], params)
     return train(context, params, Alone())
+
+
+def _check_held_out(shards: Path, params: TrainParams) -> None:
+    """Without held-out text a model can be neither watched nor evaluated nor packaged: said before the work."""
+    if params.validation_rows and not SplitReader(shards, "validation").rows:
+        raise UserError(
+            "the validation split is empty: a source this small left no document to it",
+            "raise [stage.dataset] validation, or give more sources (train without it: validation_rows = 0)",
+        )
 
 
 def train(context: StageContext, params: TrainParams, link: Link) -> StageResult:
