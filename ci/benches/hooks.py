@@ -30,6 +30,7 @@ def measure(pushes: int) -> dict[str, object]:
         hubs = {kind: install_hub(root / f"{kind}.git") for kind in ("with", "without")}
         for hook in (hubs["without"] / "hooks").iterdir():
             hook.unlink()
+        git(hubs["without"], "config", "--unset", "receive.procReceiveRefs")
         clone = root / "clone"
         subprocess.run(["git", "init", "-q", "-b", "main", str(clone)], check=True)
         git(clone, "config", "user.name", "bench")

@@ -96,6 +96,7 @@ class Bench:
         from workbench.store.git.settings import init_hub
 
         hubs = [init_hub(self.root / f"wb-{name}.git") for name in ("a", "b", "c")]
+        self.run(f"git --git-dir={hubs[1]} config --unset receive.procReceiveRefs")  # no hooks here: the store alone
         out = self.root / "wb-out"
         out.mkdir()
         python = [sys.executable, "-c", WORKBENCH]

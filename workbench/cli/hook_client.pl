@@ -1,26 +1,64 @@
 # The quick way of hook_client.py: hands a push to the policy process that is already there, and prints its answer. Perl
-# starts in two milliseconds where Python takes eight; it comes with git. Returns when there is no such process: the hook
-# then runs hook_client.py, which starts one. The conversation is described in workbench/hub/wire.py. No `use`: each costs a millisecond.
+# starts in two milliseconds where Python takes eight; it comes with git. Returns when there is no such process, or it
+# ended while it was asked: the hook then runs hook_client.py, which starts one, with what was read from git (@read).
+# The conversation is described in workbench/hub/wire.py. No `use`: each costs a millisecond.
 
+our ($verb, @read);
 socket(my $policy, 1, 1, 0) or return 0;    # AF_UNIX, SOCK_STREAM
 connect($policy, pack('S a*', 1, 'workbench/policy.sock')) or return 0;
+
+sub packets {                               # of git, until a flush packet
+    my @lines;
+    while (read(STDIN, my $size, 4) == 4) {
+        last if hex $size < 4;
+        read STDIN, my $line, hex($size) - 4;
+        chomp $line;
+        push @lines, $line;
+    }
+    return @lines;
+}
+sub packet { return sprintf "%04x%s\n", 5 + length $_[0], $_[0] }
+sub put { my ($to, $data) = @_; while (length $data) { substr $data, 0, (syswrite($to, $data) // last), '' } }
+
+my ($updates, @options);
+if ($verb eq 'proc-receive') {
+    my ($hello) = packets();
+    my $wants = $hello =~ /\0.*\bpush-options\b/;
+    put(*STDOUT, packet('version=1' . ($wants ? "\0push-options" : '')) . '0000');
+    $updates = join "\n", packets();
+    @options = packets() if $wants;
+}
+else {
+    $updates = do { local $/; <STDIN> } // '';
+    @options = map { $ENV{"GIT_PUSH_OPTION_$_"} } 0 .. ($ENV{GIT_PUSH_OPTION_COUNT} || 0) - 1;
+}
+@read = ($updates, join "\n", @options);
+
 my $failed = 'workbench: the policy process of this hub does not answer, so the push is refused. Run `workbench doctor` there.';
-local $SIG{ALRM} = sub { syswrite STDOUT, "$failed\n"; exit 1 };
+sub finish {
+    my ($accepted) = @_;
+    exit !$accepted if $verb ne 'proc-receive';
+    my @refs = map { (split / /, $_, 3)[2] } split /\n/, $updates;
+    put(*STDOUT, join('', map { packet($accepted ? "ok $_" : "ng $_ refused by the hub, see above") } @refs) . '0000');
+    exit 0;
+}
+local $SIG{ALRM} = sub { put(*STDERR, "$failed\n"); finish(0) };
+local $SIG{PIPE} = 'IGNORE';
 alarm 10;
-my $updates = do { local $/; <STDIN> } // '';
-my @options = map { $ENV{"GIT_PUSH_OPTION_$_"} } 0 .. ($ENV{GIT_PUSH_OPTION_COUNT} || 0) - 1;
 my ($pusher) = grep { $_ } @ENV{qw(WORKBENCH_PUSHER REMOTE_USER GL_USERNAME USER LOGNAME)}, "uid-$<";
-my $request = join "\0", 1, 'pre-receive', getppid, $pusher, $ENV{GIT_QUARANTINE_PATH} // '', join("\n", @options), $updates;
-while (length $request) { substr $request, 0, (syswrite($policy, $request) // last), '' }
+put($policy, join "\0", 1, $verb, getppid, $pusher, $ENV{GIT_QUARANTINE_PATH} // '', $read[1], $updates);
 shutdown $policy, 1;
-my ($answer, $verdict) = ('', '');
+my ($answer, $verdict, $silent) = ('', '', 1);
 while (sysread $policy, $answer, 65536, length $answer) {
     alarm 10;    # anything that comes, also "still working", is a sign of life
     $verdict = $1 if $answer =~ s/\0([01])\z//;
     my $rest = $answer =~ s/\0\z// ? "\0" : '';    # the verdict follows the mark
     (my $text = $answer) =~ tr/\1//d;
-    syswrite STDOUT, $text if length $text;
+    $silent = 0 if length $text;
+    put(*STDERR, $text);
     $answer = $rest;
 }
-syswrite STDOUT, "$failed\n" if $verdict eq '';
-exit($verdict eq '0' ? 0 : 1);
+alarm 0;
+return 0 if $verdict eq '' and $silent;
+put(*STDERR, "$failed\n") if $verdict eq '';
+finish($verdict eq '0');

@@ -2,7 +2,7 @@
 
 Run as ``python -IS``, so only built-in modules and ``_socket``: each import costs a pusher a millisecond. Fails closed:
 without an answer for ten seconds the push is refused. The names repeat ``workbench.hub.layout``; the protocol is in
-``workbench.hub.wire``.
+``workbench.hub.wire``, that of ``proc-receive`` with git in githooks(5).
 """
 
 import _socket
@@ -15,26 +15,31 @@ ANSWER_S = 10.0
 FAIL = (
     "workbench: the policy process of this hub does not answer, so the push is refused. Run `workbench doctor` there."
 )
+REFUSED = "refused by the hub, see above"
 
 
-def main(verb: str, *arguments: str) -> None:
-    """Exit with the verdict: 0 accepted. The working directory is the hub, as git sets it for hooks."""
-    stdin = _read_all(0) if verb == "pre-receive" else b""
+def main(verb: str, updates: str | None = None, given: str = "") -> None:
+    """Exit with the verdict: 0 accepted. The working directory is the hub, as git sets it for hooks.
+
+    ``updates`` and ``given`` (options), a line each, when a quicker client has read them from git already.
+    """
     environ = posix.environ
-    count = int(environ.get(b"GIT_PUSH_OPTION_COUNT", b"0"))
-    options = [environ.get(b"GIT_PUSH_OPTION_%d" % i, b"") for i in range(count)]
+    if updates is not None:
+        stdin, options = (text.encode(sys.getfilesystemencoding(), "surrogateescape") for text in (updates, given))
+    elif verb == "proc-receive":
+        stdin, options = _read_commands()
+    else:
+        count = int(environ.get(b"GIT_PUSH_OPTION_COUNT", b"0"))
+        options = b"\n".join(environ.get(b"GIT_PUSH_OPTION_%d" % i, b"") for i in range(count))
+        stdin = _read_all(0)
     names = (b"WORKBENCH_PUSHER", b"REMOTE_USER", b"GL_USERNAME", b"USER", b"LOGNAME")
     pusher = next((environ[name] for name in names if environ.get(name)), b"uid-%d" % posix.getuid())
-    fields = [
-        b"1",
-        verb.encode(),
-        b"%d" % posix.getppid(),
-        pusher,
-        environ.get(b"GIT_QUARANTINE_PATH", b""),
-        b"\n".join(option.encode() for option in arguments) if arguments else b"\n".join(options),
-        stdin,
-    ]
+    quarantine = environ.get(b"GIT_QUARANTINE_PATH", b"")
+    fields = [b"1", verb.encode(), b"%d" % posix.getppid(), pusher, quarantine, options, stdin]
     code = _ask(b"\0".join(fields))
+    if verb == "proc-receive":
+        _report(stdin, code)
+        code = 0
     posix._exit(code)
 
 
@@ -43,6 +48,46 @@ def _read_all(fd: int) -> bytes:
     while part := posix.read(fd, 65536):
         parts.append(part)
     return b"".join(parts)
+
+
+# --- the conversation of proc-receive with git ------------------------------------------------------------------------
+
+
+def _read_commands() -> tuple[bytes, bytes]:
+    """Greet git; the refs that are to move (as ``pre-receive`` gets them), and the push options."""
+    hello = _packets()
+    wants = bool(hello) and b"push-options" in hello[0].partition(b"\0")[2].split()
+    _write(1, _packet(b"version=1" + (b"\0push-options" if wants else b"")) + b"0000")
+    commands = _packets()
+    return b"\n".join(commands), b"\n".join(_packets()) if wants else b""
+
+
+def _packets() -> list[bytes]:
+    """Until a flush packet or the end of input."""
+    found = []
+    while (size := int(_exactly(4) or b"0", 16)) >= 4:
+        found.append(_exactly(size - 4).removesuffix(b"\n"))
+    return found
+
+
+def _exactly(size: int) -> bytes:
+    data = b""
+    while len(data) < size and (part := posix.read(0, size - len(data))):
+        data += part
+    return data
+
+
+def _packet(line: bytes) -> bytes:
+    return b"%04x%s\n" % (len(line) + 5, line)
+
+
+def _report(updates: bytes, code: int) -> None:
+    refs = [line.split(b" ", 2)[2] for line in updates.split(b"\n") if line]
+    lines = [b"ok " + ref if code == 0 else b"ng %s %s" % (ref, REFUSED.encode()) for ref in refs]
+    _write(1, b"".join(_packet(line) for line in lines) + b"0000")
+
+
+# --- the conversation with the policy process -------------------------------------------------------------------------
 
 
 def _ask(request: bytes) -> int:
@@ -70,8 +115,9 @@ def _ask(request: bytes) -> int:
             code = None
         if code is not None:
             return code
+        started = False
         sleep(0.02)  # it ended while we were asking: another one answers
-    _print(FAIL.encode() + b"\n")
+    _write(2, FAIL.encode() + b"\n")
     return 1
 
 
@@ -83,19 +129,20 @@ def _answer(s: _socket.socket) -> int | None:
         if not data:
             if silent:
                 return None
-            _print(FAIL.encode() + b"\n")
+            _write(2, FAIL.encode() + b"\n")
             return 1
-        silent = False
         text, mark, verdict = data.partition(b"\0")
-        _print(text.replace(b"\1", b""))  # \1 says: still working
+        text = text.replace(b"\1", b"")  # \1 says: still working
+        silent = silent and not text
+        _write(2, text)
         if mark:
             verdict = verdict or s.recv(1)
             return 0 if verdict == b"0" else 1
 
 
-def _print(text: bytes) -> None:
+def _write(fd: int, text: bytes) -> None:
     while text:
-        text = text[posix.write(1, text) :]
+        text = text[posix.write(fd, text) :]
 
 
 def _start() -> None:

@@ -132,7 +132,7 @@ def worker(
     run_worker(Path(locate(repo).store), idle_s=idle)
 
 
-def hook(name: Annotated[str, typer.Argument(help="pre-receive or post-receive.")]) -> None:
+def hook(name: Annotated[str, typer.Argument(help="pre-receive or proc-receive.")]) -> None:
     """What a hub's hooks run. Not for people: Git calls it with its own environment and standard input.
 
     Example: [bold]workbench hook pre-receive[/bold]

@@ -23,6 +23,7 @@ class Action(StrEnum):
     """What a ledger entry records."""
 
     INIT = "init"
+    PUSH = "push"  # several refs by one push; a push of one ref needs no entry
     PUBLISH = "publish"  # an artifact and its run-cache entry
     IMPORT = "import"
     PIN = "pin"  # a release pinned: main, version tag, channel

@@ -16,7 +16,7 @@ from workbench.domain import refs
 from workbench.domain.errors import Refused, UserError
 from workbench.domain.ids import ZERO_ID, object_id
 from workbench.domain.ledger import RefMove
-from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag, Channel, Notes, Ref
+from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag, Branch, Channel, Notes, Ref
 from workbench.domain.tree_rules import shown
 from workbench.domain.version import Bump, Version
 
@@ -228,6 +228,8 @@ def judge_name(move: RefMove) -> Ref:
         raise Refused("evaluation notes cannot be deleted", "add a note instead")
     elif ref == MAIN and deletes:
         raise Refused("branch main cannot be deleted", "push a commit that reverts what is wrong")
+    elif deletes:
+        raise Refused(f"{shown(move.ref)} cannot be deleted by a push", "leave it; a hub keeps what was pushed to it")
     return ref
 
 
@@ -247,7 +249,7 @@ def judge_version(ref: AgentVersion | ArtifactTag, existing: Collection[Version]
 
 
 def needs_fast_forward(ref: Ref) -> bool:
-    return ref == MAIN or isinstance(ref, Notes)
+    return isinstance(ref, Branch | Notes)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Which pushes the ledger says were dealt with: a fold over its entries, kept in a file that may be deleted.
 
 A HANDLED entry sets refs to the values up to which everything was done. A move that the ledger itself made (a pin)
-needs no run: it counts as handled where the ref was handled before it, else it is an edge that is followed later.
+needs no run, unless it was a push: it counts as handled where the ref was handled before it, else it is an edge that
+is followed later.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Handled:
     def apply(self, entry: Entry) -> None:
         if entry.action is Action.HANDLED:
             self.refs.update({str(ref): ObjectId(id) for ref, id in entry.evidence.get("refs", {}).items()})
-        for move in entry.moves:
+        for move in entry.moves if entry.action is not Action.PUSH else ():
             if move.ref.startswith(_SOURCE):
                 if self.refs.get(move.ref, ZERO_ID) == move.old:
                     self.refs[move.ref] = move.new

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import workbench
 from workbench.domain.errors import UserError
 from workbench.hub.layout import HubLayout
 
-HOOKS = ("pre-receive", "post-receive")
+HOOKS = ("pre-receive", "proc-receive")
 PERL = Path("/usr/bin/perl")
 _SHEBANG_BYTES = 120  # what every kernel takes
 
@@ -19,10 +18,7 @@ def install_hooks(git_dir: Path, python: str = sys.executable) -> None:
     """Write the hooks, atomically, and the folder that the hub's processes use. Doing it again does no harm."""
     if not (git_dir / "objects").is_dir():
         raise UserError(f"{git_dir} is not a bare repository", "make a hub with `workbench init PATH`")
-    layout = HubLayout(git_dir)
-    layout.create()
-    if not layout.wake.exists():
-        os.mkfifo(layout.wake, 0o600)
+    HubLayout(git_dir).create()
     folder = git_dir / "hooks"
     folder.mkdir(exist_ok=True)
     for name in HOOKS:

@@ -10,8 +10,6 @@ from pathlib import Path
 
 FOLDER = "workbench"
 SOCKET = "policy.sock"
-WAKE = "wake"
-MESSAGES = "messages"
 
 
 @dataclass(frozen=True)
@@ -27,19 +25,9 @@ class HubLayout:
         return self.folder / SOCKET
 
     @property
-    def wake(self) -> Path:
-        """A FIFO that ``post-receive`` writes a byte to; the policy process reads it."""
-        return self.folder / WAKE
-
-    @property
     def worker_wake(self) -> Path:
         """A FIFO that the policy process writes to; the worker reads it."""
         return self.folder / "worker.wake"
-
-    @property
-    def messages(self) -> Path:
-        """What ``post-receive`` prints, by process id of receive-pack."""
-        return self.folder / MESSAGES
 
     @property
     def intents(self) -> Path:
@@ -69,5 +57,5 @@ class HubLayout:
         return self.folder / "processes.log"
 
     def create(self) -> None:
-        for folder in (self.folder, self.messages, self.intents, self.runs):
+        for folder in (self.folder, self.intents, self.runs):
             folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,7 +1,9 @@
-"""The resident policy process: answers hooks over a socket, leaves the message for ``post-receive``, wakes the worker.
+"""The resident policy process: answers hooks over a socket, moves the refs of accepted pushes, wakes the worker.
 
-One per hub, started by the first push that finds none, gone after a while without pushes. It writes no refs. Not here:
-the rules (``policy``) and what is started (``planning``).
+One per hub, started by the first push that finds none, gone after a while without pushes. ``pre-receive`` judges a push
+while its objects are in quarantine; ``proc-receive`` moves its refs: one by compare-and-swap, several as one ledger
+entry, so that a push is all or nothing whenever it is cut off. Not here: the rules (``policy``) and what is started
+(``planning``).
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.domain import push as rules
-from workbench.domain.errors import NotFound, Refused, ToolMissing, UserError, WorkbenchError
-from workbench.domain.ids import ulid
+from workbench.domain.errors import Conflict, NotFound, Refused, ToolMissing, WorkbenchError
+from workbench.domain.ids import ZERO_ID, ObjectId, Ulid
+from workbench.domain.ledger import Action, RefMove
 from workbench.domain.push import Push
+from workbench.domain.refs import LEDGER
 from workbench.domain.run import FINAL
 from workbench.hub import runs
 from workbench.hub.context import Hub, PushedRepository
@@ -34,7 +39,18 @@ from workbench.pipeline import watch
 from workbench.ports.store import Objects
 
 IDLE_S = 900.0
-LOOK_AGAIN_S = (1.0, 5.0, 20.0)  # after an accepted push: its post-receive may have been killed
+_NAMED = 5  # refs in the title of a ledger entry; all of them are its moves
+LOOK_AGAIN_S = (1.0, 5.0, 20.0)  # after an accepted push: the worker may have been killed
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A push that was judged: what it starts, what its author is told, and where the hub stood when it was judged."""
+
+    push: Push
+    jobs: tuple[Job, ...]
+    lines: tuple[str, ...]
+    stood: tuple[int, ObjectId | None]
 
 
 @dataclass
@@ -43,6 +59,8 @@ class PolicyServer:
     idle_s: float = IDLE_S
     _clean: CleanTrees = field(default_factory=CleanTrees)
     _judging: threading.Lock = field(default_factory=threading.Lock)
+    _accepted: dict[int, Accepted] = field(default_factory=dict)  # by receive-pack, until its proc-receive comes
+    _num_moved: int = 0
     _looks: list[float] = field(default_factory=list)
     _open: int = 0
 
@@ -62,8 +80,6 @@ class PolicyServer:
             lock.truncate(0)
             lock.write(b"%d\n" % os.getpid())
             lock.flush()
-            if not layout.wake.exists():
-                os.mkfifo(layout.wake, 0o600)
             name = str(layout.socket.relative_to(layout.git_dir))
             layout.socket.unlink(missing_ok=True)
             with socket.socket(socket.AF_UNIX) as listener:
@@ -77,7 +93,6 @@ class PolicyServer:
             return True
 
     def _serve_until_idle(self, listener: socket.socket) -> None:
-        wake = os.open(self.hub.layout.wake, os.O_RDWR | os.O_NONBLOCK)
         last = time.monotonic()
         while True:
             now = time.monotonic()
@@ -86,16 +101,10 @@ class PolicyServer:
                 self._looks = [look for look in self._looks if look > now]
                 self._ensure_worker()
             waits = min([self.idle_s, *(look - now for look in self._looks)])
-            ready = select.select([listener.fileno(), wake], [], [], max(0.0, waits))[0]
-            if wake in ready:
-                os.read(wake, 65536)
-                self._ensure_worker()
-            if listener.fileno() in ready:
+            if select.select([listener.fileno()], [], [], max(0.0, waits))[0]:
                 self._take(listener.accept()[0])
-            if ready:
                 last = time.monotonic()
             elif not self._open and not self._looks and time.monotonic() - last >= self.idle_s:
-                os.close(wake)
                 return
 
     def _last_guests(self, listener: socket.socket) -> None:
@@ -121,13 +130,8 @@ class PolicyServer:
             request = read_request(connection)
             if request.verb == "pre-receive":
                 accepted = self._pre_receive(request, answer)
-            elif request.verb == "post-receive":
-                answer.say(self._message(request.receiver))
-                self._ensure_worker()
-                accepted = True
-            elif request.verb == "wait":
-                self._wait(request, answer)
-                accepted = True
+            elif request.verb == "proc-receive":
+                accepted = self._proc_receive(request, answer)
             else:
                 raise Refused(f"unknown verb {request.verb!r}", "stamp the hooks again: `workbench init`")
         except WorkbenchError as error:
@@ -143,22 +147,38 @@ class PolicyServer:
     # --- pre-receive -------------------------------------------------------------------------------------------------
 
     def _pre_receive(self, request: Request, answer: Answer) -> bool:
+        with self._judging:
+            accepted = self._judge(request)
+            if accepted.push.options.dry:
+                said = ("workbench: dry run: nothing was changed", *accepted.lines)
+                answer.say("".join(f"{line}\n" for line in said))
+                return False
+            self._forget_ended()
+            self._accepted[request.receiver] = accepted
+        return True
+
+    def _judge(self, request: Request) -> Accepted:
+        """Refused, or what the push will do. Reads the quarantine while there is one."""
+        stood = self._stands()
         options = rules.parse_options(request.options, self._stage_names())
         push = Push(rules.parse_updates(request.stdin.splitlines()), options, request.pusher)
         objects = self.hub.open_objects(self._quarantine(request))
-        with self._judging:
-            judged = judge(push, objects, self.hub.repository.refs, self._clean)
-            started = started_by(objects.view, push.moves, judged.main, judged.changed)
-            jobs = self._derivation.jobs(objects.view, started, options)
-            self._check_definitions(objects.view, judged)
-            lines = self._plan_lines(objects.view, jobs)
+        judged = judge(push, objects, self.hub.repository.refs, self._clean)
+        started = started_by(objects.view, push.moves, judged.main, judged.changed)
+        jobs = self._derivation.jobs(objects.view, started, options)
+        self._check_definitions(objects.view, judged)
         if options.promote and not jobs:
             raise Refused("promote has no effect: this push starts no run", "add -o ci.tier=micro")
-        if options.dry:
-            answer.say("".join(f"{line}\n" for line in ["workbench: dry run: nothing was changed", *lines]))
-            return False
-        self._leave_message(request, judged, jobs, lines)
-        return True
+        return Accepted(push, jobs, tuple(self._plan_lines(objects.view, jobs)), stood)
+
+    def _stands(self) -> tuple[int, ObjectId | None]:
+        """Changes whenever a push, a pin or a publication moves refs of this hub."""
+        return self._num_moved, self.hub.repository.refs.get(str(LEDGER))
+
+    def _forget_ended(self) -> None:
+        """Pushes that were accepted and then ended before they asked to move their refs."""
+        for receiver in [pid for pid in self._accepted if not Path("/proc", str(pid)).exists()]:
+            del self._accepted[receiver]
 
     def _stage_names(self) -> tuple[str, ...]:
         return self._derivation.stage_names
@@ -190,30 +210,59 @@ class PolicyServer:
                 lines.append(f"  cannot be planned yet: {_one_line(error)}")
         return lines or ["nothing to run"]
 
-    def _leave_message(self, request: Request, judged: Judged, jobs: tuple[Job, ...], lines: list[str]) -> None:
-        push, options = judged.push, judged.push.options
-        run = self.hub.clock.ulid()
-        if jobs or options.to_json():
-            self.hub.intents.add(Intent(run, push.moves, options, push.pusher, self.hub.clock.now_ms(), tuple(lines)))
-        said = ["workbench: nothing to run" + (" (-o ci.skip)" if options.skip else "")]
-        if jobs:
-            said = [f"workbench: run {run}", *lines, f"follow: workbench runs tail {run}"]
-        first = f"{run} {options.wait_s}" if options.wait and jobs else ""
-        path = self.hub.layout.messages / str(request.receiver)
-        path.write_text("\n".join([first, *said]) + "\n", encoding="utf-8", errors="backslashreplace")
-        now = time.monotonic()
-        self._looks = sorted([*self._looks, *(now + after for after in LOOK_AGAIN_S)])[-100:]
+    # --- proc-receive ------------------------------------------------------------------------------------------------
 
-    def _message(self, receiver: int) -> str:
-        path = self.hub.layout.messages / str(receiver)
-        return path.read_text(encoding="utf-8").partition("\n")[2] if path.is_file() else ""
+    def _proc_receive(self, request: Request, answer: Answer) -> bool:
+        moves = rules.parse_updates(request.stdin.splitlines())
+        with self._judging:
+            accepted = self._accepted.pop(request.receiver, None)
+            if accepted is None and self._stand_already(moves):
+                answer.say("workbench: these refs have been moved already\n")  # by a policy process that then ended
+                self._ensure_worker()
+                return True
+            if accepted is None or accepted.push.moves != moves or accepted.stood != self._stands():
+                accepted = self._judge(request)
+            run = self._move(accepted)
+            now = time.monotonic()
+            self._looks = sorted([*self._looks, *(now + after for after in LOOK_AGAIN_S)])[-100:]
+        options = accepted.push.options
+        said = ["workbench: nothing to run" + (" (-o ci.skip)" if options.skip else "")]
+        if accepted.jobs:
+            said = [f"workbench: run {run}", *accepted.lines, f"follow: workbench runs tail {run}"]
+        answer.say("".join(f"{line}\n" for line in said))
+        self._ensure_worker()
+        if options.wait and accepted.jobs:
+            self._wait(run, options.wait_s, answer)
+        return True
+
+    def _stand_already(self, moves: Sequence[RefMove]) -> bool:
+        refs = self.hub.repository.refs
+        return all((refs.get(move.ref) or ZERO_ID) == move.new for move in moves)
+
+    def _move(self, accepted: Accepted) -> Ulid:
+        """The commit point of a push. Its run's id is on disk before, so that its options are not lost."""
+        repository, push, run = self.hub.repository, accepted.push, self.hub.clock.ulid()
+        if accepted.jobs or push.options.to_json():
+            now_ms = self.hub.clock.now_ms()
+            self.hub.intents.add(Intent(run, push.moves, push.options, push.pusher, now_ms, accepted.lines))
+        try:
+            if len(push.moves) == 1:
+                repository.refs.swap(push.moves)
+            else:
+                names = ", ".join(move.ref for move in push.moves[:_NAMED]) + (", …" if push.moves[_NAMED:] else "")
+                evidence = {"run": run} if accepted.jobs else {}
+                repository.ledger.change(
+                    Action.PUSH, push.moves, who=_who(push.pusher), why=f"push {names}", evidence=evidence
+                )
+        except Conflict as lost:
+            self.hub.intents.remove(run)
+            raise Refused(f"while you pushed, {lost.what}", "fetch, and push again") from lost
+        self._num_moved += 1
+        return run
 
     # --- after the push ----------------------------------------------------------------------------------------------
 
     def _ensure_worker(self) -> None:
-        for message in self.hub.layout.messages.iterdir():
-            if message.name.isdigit() and not Path("/proc", message.name).exists():
-                message.unlink(missing_ok=True)
         try:
             if worker_is_alive(self.hub):
                 poke(self.hub.layout.worker_wake)
@@ -222,13 +271,8 @@ class PolicyServer:
         except (WorkbenchError, OSError) as error:
             print(f"policy: {error}", file=sys.stderr, flush=True)
 
-    def _wait(self, request: Request, answer: Answer) -> None:
+    def _wait(self, run: Ulid, seconds: float, answer: Answer) -> None:
         """Stream the progress of a run until it ends, the seconds are over or the pusher has gone."""
-        words = (request.options[0] if request.options else "").split()
-        if not words:
-            raise UserError("which run?", "give its id")
-        run, seconds = ulid(words[0]), float(words[1]) if len(words) > 1 else 0.0
-        self._ensure_worker()
         deadline = time.monotonic() + (seconds or rules.MAX_WAIT_S)
 
         def is_over() -> bool:
@@ -255,6 +299,11 @@ class _Out:
 
     def flush(self) -> None:
         return
+
+
+def _who(pusher: str) -> str:
+    name = "".join(c if c.isprintable() and c not in "<>" else "?" for c in pusher)[:100].strip() or "someone"
+    return f"{name} <{name.replace(' ', '.')}@localhost>"
 
 
 def _one_line(error: WorkbenchError) -> str:

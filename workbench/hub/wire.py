@@ -1,7 +1,8 @@
 """The conversation of a hook and the policy process, over a Unix socket.
 
-A request is seven fields between NUL bytes, then end of input: format ``1``, verb, process id of receive-pack, pusher,
-folder of the quarantine, push options (a line each), and what git wrote to the hook. The answer is text for the pusher;
+A request is seven fields between NUL bytes, then end of input: format ``1``, verb (the hook's name), process id of
+receive-pack, pusher, folder of the quarantine (``pre-receive`` alone), push options (a line each), and the moves (old,
+new, ref; a line each). The answer is text for the pusher;
 ``\\1`` says "still working", at least once a second; ``\\0`` with ``0`` or ``1`` after it is the verdict and the end.
 """
 

@@ -17,7 +17,7 @@ from workbench.store.git.objects import ObjectStore
 from workbench.store.git.refs import GitRefs
 
 MIN_GIT = (2, 39, 5)
-HOOKS = ("pre-receive", "post-receive")
+HOOKS = ("pre-receive", "proc-receive")
 LEFT_AFTER_S = 3600
 _LEFTOVERS = re.compile(r"tmp_(?:objdir-incoming-|obj_|object_git2_|pack_|idx_|rev_|bitmap_|midx_|mtimes_)")
 

@@ -32,7 +32,7 @@ ENTRY = "entry.json"
 _TRIES = 40
 _POINT_PATIENCE_S = 0.5  # short, because locks are held meanwhile; a stale lock is removed before the next try
 _UNDOABLE = ("refs/heads/", "refs/workbench/channels/")
-_NEVER_UNDONE = frozenset({Action.UNDO, Action.HANDLED, Action.INIT})
+_NEVER_UNDONE = frozenset({Action.UNDO, Action.HANDLED, Action.INIT, Action.PUSH})
 
 
 class Prepared(Protocol):

@@ -154,6 +154,26 @@ def foreign_git(git_dir: Path) -> list[int]:
     return found
 
 
+# In a hub refs are moved by our hook, not by receive-pack, which waits for it; the others read, or write objects alone.
+_NEVER_LOCK_REFS = frozenset(
+    {"receive-pack", "unpack-objects", "index-pack", "rev-list", "upload-pack", "pack-objects", "cat-file", "fsck"}
+)
+
+
+def _subcommand(words: list[str]) -> str:
+    """``index-pack`` of ``git -c x=y index-pack --stdin``."""
+    name = os.path.basename(words[0])
+    if name.startswith("git-"):
+        return name.removeprefix("git-")
+    rest = iter(words[1:])
+    for word in rest:
+        if word in ("-c", "-C", "--git-dir", "--work-tree", "--namespace", "--exec-path"):
+            next(rest, "")
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
 def _works_in(pid: str, places: set[str]) -> bool:
     try:
         with open(f"/proc/{pid}/comm") as file:
@@ -161,7 +181,7 @@ def _works_in(pid: str, places: set[str]) -> bool:
                 return False
         with open(f"/proc/{pid}/cmdline", "rb") as raw:
             words = raw.read().decode(errors="replace").split("\0")
-        if SERVICE_MARK in words:
+        if SERVICE_MARK in words or _subcommand(words) in _NEVER_LOCK_REFS:
             return False
         folder = os.readlink(f"/proc/{pid}/cwd")
     except OSError:  # it ended, or it is another user's

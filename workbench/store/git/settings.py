@@ -56,6 +56,7 @@ HUB: Mapping[str, str] = {
     "receive.autogc": "false",
     "receive.shallowUpdate": "false",
     "receive.advertisePushOptions": "true",
+    "receive.procReceiveRefs": "refs",  # the hook moves them, so that a push is all or nothing; without it none moves
     "receive.fsck.gitattributesSymlink": "error",
     "receive.fsck.gitignoreSymlink": "error",
     "receive.fsck.mailmapSymlink": "error",
