@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.domain.errors import Corrupt, NotFound
-from workbench.inference import gguf_header
-from workbench.inference.gguf_header import ArrayLength, parse_header, read_header
+from workbench.domain.gguf import TENSOR_TYPES, ArrayLength, Header, HostileHeader, parse_header
+from workbench.inference.gguf_header import read_header
 from workbench.inference.llama import LlamaLoader
 
 
@@ -49,7 +49,7 @@ def file(
     return head + bytes(-len(head) % 32) + bytes(data)
 
 
-def parse(data: bytes) -> gguf_header.Header:
+def parse(data: bytes) -> Header:
     return parse_header(io.BytesIO(data), len(data))
 
 
@@ -68,7 +68,7 @@ def test_it_reads_what_gguf_s_own_reader_reads(tiny: Any) -> None:
 
 
 def test_the_block_sizes_are_gguf_s() -> None:
-    for number, (name, block, size) in gguf_header.TENSOR_TYPES.items():
+    for number, (name, block, size) in TENSOR_TYPES.items():
         kind = gguf.GGMLQuantizationType(number)
         assert (kind.name, *gguf.GGML_QUANT_SIZES[kind]) == (name, block, size)
 
@@ -98,6 +98,9 @@ HOSTILE = {
     "an array longer than the file": file([key("a", 9, struct.pack("<IQ", 12, 1 << 20))]),
     "an array of arrays": file([key("a", 9, struct.pack("<IQ", 9, 1))]),
     "an array of unknown things": file([key("a", 9, struct.pack("<IQ", 99, 1))]),
+    "more strings than all arrays may have": file(
+        [key("a", 9, struct.pack("<IQ", 8, 1) + bytes(8)), key("b", 9, struct.pack("<IQ", 8, 4 << 20))]
+    ),
     "strings in an array that never end": file([key("a", 9, struct.pack("<IQ", 8, 1 << 24) + bytes(8))]),
     "alignment 0": file([key("general.alignment", 4, struct.pack("<I", 0))]),
     "alignment 33": file([key("general.alignment", 4, struct.pack("<I", 33))]),
@@ -126,9 +129,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_each_hostile_header_is_refused_with_a_reason(name: str) -> None:
-    with pytest.raises(Corrupt, match="not a model that can be loaded: ") as caught:
+    with pytest.raises(HostileHeader, match=r".+ \(near byte \d+\)$"):
         parse(HOSTILE[name])
-    assert caught.value.hint
 
 
 def test_the_plain_file_that_the_hostile_ones_are_made_of_is_read() -> None:
@@ -141,8 +143,9 @@ def test_llama_cpp_never_sees_a_hostile_file(tmp_path: Path) -> None:
     for number, data in enumerate(HOSTILE.values()):
         path = tmp_path / f"{number}.gguf"
         path.write_bytes(data)
-        with pytest.raises(Corrupt, match="not a model that can be loaded"):
+        with pytest.raises(Corrupt, match=r"\.gguf is not a model that can be loaded: .*near byte") as caught:
             LlamaLoader().load(path)
+        assert caught.value.hint
         with pytest.raises(Corrupt, match="not a model that can be loaded"):
             LlamaLoader().quantise(path, tmp_path / "out.gguf", "Q8_0")
     assert not (tmp_path / "out.gguf").exists()
@@ -193,7 +196,7 @@ def refusals(head: tuple[bytes, int], seed: int, count: int) -> int:
     for _ in range(count):
         try:
             parse_header(io.BytesIO(mutate(data, generator)), size)
-        except Corrupt:
+        except HostileHeader:
             refused += 1
     return refused
 
@@ -202,12 +205,30 @@ def test_five_thousand_mutations_are_read_or_refused(head: tuple[bytes, int]) ->
     assert refusals(head, seed=11, count=5000) > 1000
 
 
+def test_short_reads_of_a_stream_change_nothing(tiny: Any) -> None:
+    class Trickle(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(max(1, (size or 0) // 3))
+
+    data = tiny.q8.read_bytes()
+    assert parse_header(Trickle(data), len(data)) == parse(data) == read_header(tiny.q8)
+
+
+def test_what_a_header_says_of_its_tensors(tiny: Any) -> None:
+    header = read_header(tiny.q8)
+    assert sum(header.types.values()) == len(header.tensors)
+    assert header.types["F32"] == sum(len(tensor.shape) == 1 for tensor in header.tensors)
+    assert header.starts[0] == header.data_offset
+    assert list(header.starts) == sorted(tensor.offset + header.data_offset for tensor in header.tensors)
+    assert header.architecture == "llama"
+
+
 def test_mutations_and_hostile_files_never_set_much_memory_aside(head: tuple[bytes, int]) -> None:
     tracemalloc.start()
     try:
         refusals(head, seed=12, count=300)
         for data in HOSTILE.values():
-            with contextlib.suppress(Corrupt):
+            with contextlib.suppress(HostileHeader):
                 parse(data)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
@@ -218,5 +239,5 @@ def test_mutations_and_hostile_files_never_set_much_memory_aside(head: tuple[byt
 @given(st.binary(max_size=400), st.integers(0, 1 << 50))
 def test_any_bytes_are_read_or_refused(data: bytes, size: int) -> None:
     for start in (b"", b"GGUF\x03\0\0\0", b"GGUF\x03\0\0\0" + struct.pack("<QQ", 1, 1)):
-        with contextlib.suppress(Corrupt):
+        with contextlib.suppress(HostileHeader):
             parse_header(io.BytesIO(start + data), size)

@@ -38,11 +38,11 @@ def import_(
     repo: Repo = "",
     json: Json = False,
 ) -> None:
-    """Make an artifact of a model or dataset from elsewhere, with licence and provenance; it is never executed.
+    """Make an artifact of a model or dataset from elsewhere, with licence and provenance; models are tried in a sandbox.
 
     Example: [bold]workbench import coder.gguf --name coder --license Apache-2.0[/bold]
     """
-    from workbench.store.payload.importer import import_file
+    from workbench.app.importing.file import import_file
 
     with store(repo) as repository:
         artifact = import_file(

@@ -15,8 +15,9 @@ from pathlib import Path
 from llama_cpp import llama_cpp as c
 
 from workbench.domain.errors import StageFailed, UserError
+from workbench.domain.gguf import Header
 from workbench.inference import native
-from workbench.inference.gguf_header import Header, read_header
+from workbench.inference.gguf_header import read_header
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from workbench.domain.errors import Refused
-from workbench.store.payload.tensors import Header, HostileHeader, read_gguf, read_safetensors
+from workbench.domain.gguf import HostileHeader
+from workbench.store.payload.tensors import Layout, gguf_layout, safetensors_layout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,16 +65,16 @@ def lengths(stream: BinaryIO, name: str, size: int) -> Iterator[int]:
     parse = _PARSERS.get(name[name.rfind(".") :])
     if parse is not None:
         try:
-            header: Header | None = parse(stream, size)
+            layout: Layout | None = parse(stream, size)
         except HostileHeader:
-            header = None
+            layout = None
         stream.seek(0)
-        if header is not None:
-            return _by_tensor(header, size)
+        if layout is not None:
+            return _by_tensor(layout, size)
     return _fixed(size)
 
 
-_PARSERS: dict[str, Callable[[BinaryIO, int], Header]] = {".safetensors": read_safetensors, ".gguf": read_gguf}
+_PARSERS: dict[str, Callable[[BinaryIO, int], Layout]] = {".safetensors": safetensors_layout, ".gguf": gguf_layout}
 
 
 def read_exactly(stream: BinaryIO, count: int) -> bytes:
@@ -94,10 +95,10 @@ def _fixed(size: int) -> Iterator[int]:
         yield min(CHUNK_MAX, size - start)
 
 
-def _by_tensor(header: Header, size: int) -> Iterator[int]:
+def _by_tensor(layout: Layout, size: int) -> Iterator[int]:
     """The header, then tensors with the padding that follows each; see the table above."""
-    yield from _fixed(header.data_start)
-    bounds = [header.data_start, *(start for start in header.starts if start > header.data_start), size]
+    yield from _fixed(layout.data_start)
+    bounds = [layout.data_start, *(start for start in layout.starts if start > layout.data_start), size]
     group = 0
     for start, end in itertools.pairwise(bounds):
         length = end - start

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from workbench.app.importing.file import import_file
+from workbench.app.importing.source import spdx_expression
 from workbench.corpus.dataset import DatasetReader
 from workbench.domain.errors import NotFound, Refused, UserError
-from workbench.store.payload.importer import import_file, spdx_expression
-from workbench.store.payload.tensors import GGML_NAMES, GGML_TYPES, HostileHeader, read_gguf
+from workbench.domain.gguf import HostileHeader, parse_header
 
 
 def gguf_bytes(path: Path, **fields: Any) -> bytes:
@@ -46,8 +47,9 @@ def model(tmp_path: Path) -> Path:
 
 
 def bring(repository: Any, path: Path, **more: Any) -> Any:
+    """Import without opening the model: what the sandbox says of one is tested beside this."""
     given = {"name": "theirs", "license": "apache-2.0", "origin": "a colleague", "who": "Ann <ann@localhost>", **more}
-    return import_file(repository, path, **given)
+    return import_file(repository, path, **{"trial": lambda model: None, **given})
 
 
 def test_a_model_becomes_a_release_with_checksums_licence_and_card(
@@ -82,14 +84,14 @@ def test_the_same_file_again_is_the_same_version_and_leaves_nothing_behind(repos
 def test_a_hostile_model_is_refused_with_the_reason(repository: Any, model: Path, tmp_path: Path) -> None:
     good = model.read_bytes()
     cases = {
-        "does not begin": b"GGML" + good[4:],
+        "does not start": b"GGML" + good[4:],
         "version 77": good[:4] + struct.pack("<I", 77) + good[8:],
         "number of tensors": good[:8] + struct.pack("<Q", 1 << 40) + good[16:],
         "number of keys": good[:16] + struct.pack("<Q", 1 << 63) + good[24:],
-        "string's length": good[:24] + struct.pack("<Q", 1 << 50) + good[32:],
-        "outside the file": good[:-200],
+        "length of a key": good[:24] + struct.pack("<Q", 1 << 50) + good[32:],
+        "after the end of the file": good[:-200],
         "no tensors": b"GGUF" + struct.pack("<IQQ", 3, 0, 0),
-        "beyond": good[:100],
+        "ends inside its header": good[:100],
     }
     for reason, data in cases.items():
         (tmp_path / "bad.gguf").write_bytes(data)
@@ -107,7 +109,7 @@ def test_mutated_headers_are_read_or_refused_but_never_anything_else(model: Path
         for _ in range(pick.randrange(1, 4)):
             bad[pick.randrange(4, 2500) % len(bad)] = pick.choice((0, 1, 127, 128, 255, pick.randrange(256)))
         try:
-            header = read_gguf(io.BytesIO(bad), len(bad))
+            header = parse_header(io.BytesIO(bad), len(bad))
         except HostileHeader:
             refused += 1
         else:
@@ -115,12 +117,35 @@ def test_mutated_headers_are_read_or_refused_but_never_anything_else(model: Path
     assert refused > 100
 
 
-def test_our_table_of_tensor_types_is_that_of_the_gguf_library() -> None:
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+def test_a_model_that_its_trial_refuses_is_not_taken(repository: Any, model: Path) -> None:
+    tried = []
 
-    theirs = {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
-    assert {kind: theirs[kind] for kind in GGML_TYPES} == dict(GGML_TYPES)
-    assert {kind: GGMLQuantizationType(kind).name for kind in GGML_NAMES} == dict(GGML_NAMES)
+    def refuse(path: Path) -> None:
+        tried.append(path)
+        raise Refused("theirs.gguf is refused: it cannot be opened")
+
+    with pytest.raises(Refused, match="cannot be opened"):
+        bring(repository, model, trial=refuse)
+    assert tried == [model]
+    assert repository.artifacts.list() == []
+    assert list(repository.path.glob("**/import-*")) == []
+
+
+def test_a_model_that_changes_between_its_trial_and_its_storing_is_not_taken(repository: Any, model: Path) -> None:
+    def change(path: Path) -> None:
+        with path.open("r+b") as file:
+            file.seek(-1, 2)
+            file.write(b"!")
+
+    with pytest.raises(Refused, match="changed while it was imported"):
+        bring(repository, model, trial=change)
+    assert repository.artifacts.list() == []
+
+
+def test_a_hostile_header_is_refused_before_anything_is_opened(repository: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1 << 40, 0))
+    with pytest.raises(Refused, match="number of tensors"):
+        bring(repository, tmp_path / "bad.gguf", trial=lambda path: pytest.fail("it was opened"))
 
 
 def lines(path: Path, *rows: Any) -> Path:
