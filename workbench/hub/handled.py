@@ -8,12 +8,12 @@ is followed later.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workbench.domain.ids import ZERO_ID, ObjectId
+from workbench.domain.errors import UserError
+from workbench.domain.ids import ZERO_ID, ObjectId, object_id
 from workbench.domain.ledger import Action, Entry, RefMove
 from workbench.hub.intents import write_durably
 from workbench.ports.store import Ledger
@@ -75,13 +75,15 @@ class HandledIndex:
         return kept
 
     def _load(self) -> Handled:
+        """What is kept; nothing where it is of another format or no such file."""
         try:
-            raw: Mapping[str, Any] = json.loads(self._path.read_bytes())
+            raw = json.loads(self._path.read_bytes())
             if raw["format"] != FORMAT:
                 return Handled()
-            edges = [RefMove(ref, ObjectId(old), ObjectId(new)) for ref, old, new in raw["edges"]]
-            return Handled({k: ObjectId(v) for k, v in raw["refs"].items()}, edges, raw["counter"], raw["commit"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            refs = {str(ref): object_id(id) for ref, id in raw["refs"].items()}
+            edges = [RefMove(str(ref), object_id(old), object_id(new)) for ref, old, new in raw["edges"]]
+            return Handled(refs, edges, _counter(raw["counter"]), object_id(raw["commit"]))
+        except (OSError, UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return Handled()
 
     def _save(self, handled: Handled) -> None:
@@ -96,3 +98,9 @@ class HandledIndex:
             write_durably(self._path, json.dumps(raw).encode())
         except OSError:  # an index: the fold is done again next time
             return
+
+
+def _counter(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(value)
+    return value

@@ -24,7 +24,7 @@ from workbench.domain.refs import MAIN, Channel
 from workbench.domain.run import RunRecord, State
 from workbench.hub import runs
 from workbench.hub.changes import changed_paths
-from workbench.hub.commits import read_commit
+from workbench.hub.commits import Ancestry, read_commit
 from workbench.hub.context import Hub
 from workbench.hub.handled import HandledIndex
 from workbench.hub.intents import Intent
@@ -42,7 +42,8 @@ def pending_pushes(hub: Hub) -> Sequence[PendingPush]:
     """What is pushed and not handled: a function of refs, ledger and intents."""
     repository = hub.repository
     current = {**repository.refs.all("refs/heads/"), **repository.refs.all("refs/tags/v")}
-    return pending(current, HandledIndex(repository.ledger, hub.layout.handled).read(), hub.intents.all())
+    handled = HandledIndex(repository.ledger, hub.layout.handled).read()
+    return pending(current, handled, hub.intents.all(), Ancestry(hub.open_objects(())).came_before)
 
 
 @contextmanager
