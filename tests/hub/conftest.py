@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from workbench.app.hub_host import install_hub
+from workbench.app.hub_host import install_hub, open_hub
+from workbench.app.wiring import open_repository
+from workbench.domain.ids import Ulid
+from workbench.domain.run import RunRecord
+from workbench.hub import runs
+from workbench.hub.context import Hub
+from workbench.hub.queue import PendingPush
+from workbench.hub.worker import Worker, only_worker, pending_pushes
+from workbench.ports.store import Repository
 
 ZERO = "0" * 40
 ENV = {
@@ -82,6 +91,10 @@ class HubUnderTest:
     clone: Path
     receive_peak_kib: int = 0  # largest resident size of git-receive-pack and what it started, over all ``send``
 
+    @property
+    def env(self) -> dict[str, str]:
+        return ENV
+
     def git(self, *arguments: str, check: bool = True, folder: Path | None = None) -> str:
         done = subprocess.run(
             ["git", "-C", str(folder or self.clone), *arguments], capture_output=True, text=True, env=ENV
@@ -107,6 +120,18 @@ class HubUnderTest:
         )
         return Pushed(done.returncode == 0, " ".join(done.stderr.split()))
 
+    def edit(self, files: Mapping[str, str], message: str = "edit") -> str:
+        """Commit files by path in the clone; the commit."""
+        for name, text in files.items():
+            path = self.clone / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return self.commit(message)
+
+    def tag(self, name: str, target: str = "HEAD") -> str:
+        self.git("tag", "-a", name, "-m", name, target)
+        return name
+
     def refs(self) -> dict[str, str]:
         lines = self.git("for-each-ref", "--format=%(refname) %(objectname)", folder=self.path).splitlines()
         return dict(line.split(" ") for line in lines)
@@ -131,6 +156,9 @@ class HubUnderTest:
         text = out.decode("utf-8", "replace")
         self.receive_peak_kib = max(self.receive_peak_kib, int(Path(str(self.path) + ".peak").read_text()))
         return Pushed(all(f"ok {ref}" in text for _, _, ref in updates), text.partition("unpack")[2] + text)
+
+    def until(self, holds: Callable[[], object], timeout_s: float = 60.0) -> None:
+        until(holds, timeout_s)
 
     def process(self, role: str) -> int:
         try:
@@ -170,6 +198,103 @@ def until(holds: Callable[[], object], timeout_s: float = 60.0) -> None:
         time.sleep(0.02)
 
 
+@dataclass
+class Desk:
+    """The worker's place at a hub, taken by a test: pushes wait until the test works them off itself."""
+
+    under_test: HubUnderTest
+    host: Hub
+
+    def work(self) -> int:
+        """Deal with all that is pending; how many pushes."""
+        return Worker(self.host).handle_all()
+
+    def waiting(self) -> list[PendingPush]:
+        return list(pending_pushes(self.host))
+
+    def runs(self) -> list[RunRecord]:
+        """Records of runs that a push was told of, oldest first (not those of the jobs inside them)."""
+        found = [runs.show_run(self.repository, run) for run in self.repository.runs.list()]
+        return [record for record in reversed(found) if not record.trigger.startswith("run ")]
+
+    @property
+    def repository(self) -> Repository:
+        return self.host.repository
+
+    def told(self, pushed: Pushed) -> Ulid:
+        """The run that a push was told."""
+        match = re.search(r"workbench: run ([0-9A-Z]{26})", pushed.text)
+        assert pushed.accepted, pushed.text
+        assert match, pushed.text
+        return Ulid(match[1])
+
+    def artifacts(self) -> list[str]:
+        return [tag.short for tag in self.repository.artifacts.list()]
+
+
+TOY_TOML = """
+format = 1
+name = "toy"
+use = []
+
+[stage.words]
+text = "b a c a"
+
+[[stages]]
+name = "words"
+command = ["python", "tools/words.py"]
+makes = "raw"
+code = ["tools/words.py"]
+
+[[stages]]
+name = "count"
+command = ["python", "tools/count.py"]
+reads = ["raw"]
+makes = "release"
+code = ["tools/count.py"]
+"""
+_BEGIN = """
+import json, os, sys, time
+step = json.load(open(sys.argv[-1]))
+output, params = step["output"], step["params"]
+"""
+_END = """
+with open(os.path.join(os.path.dirname(output), "result.json"), "w") as file:
+    json.dump({"format": 1, "counts": {}, "metrics": {}}, file)
+"""
+# A text that names a file waits until that file is there: so a test holds a run in its middle.
+WORDS_PY = (
+    _BEGIN
+    + """
+gate = params["text"].partition("wait for ")[2]
+if gate:
+    open(gate + ".reached", "w").close()
+while gate and not os.path.exists(gate):
+    time.sleep(0.01)
+if params["text"] == "fail":
+    sys.exit("it was asked to fail")
+with open(os.path.join(output, "words.txt"), "w") as file:
+    file.write("\\n".join(sorted(params["text"].split())))
+"""
+    + _END
+)
+COUNT_PY = (
+    _BEGIN
+    + """
+words = open(os.path.join(step["inputs"]["raw"], "words.txt")).read().split()
+with open(os.path.join(output, "counts.txt"), "w") as file:
+    file.write(str(len(words)))
+"""
+    + _END
+)
+TOY = {"ci/pipelines/toy.toml": TOY_TOML, "tools/words.py": WORDS_PY, "tools/count.py": COUNT_PY}
+
+
+def toy(text: str = "b a c a") -> dict[str, str]:
+    """The files of the toy pipeline, with this text for its first stage."""
+    return {**TOY, "ci/pipelines/toy.toml": TOY_TOML.replace("b a c a", text)}
+
+
 def make_hub(folder: Path) -> HubUnderTest:
     hub = install_hub(folder / "hub.git")
     clone = folder / "clone"
@@ -185,6 +310,30 @@ def hub(tmp_path: Path) -> Iterator[HubUnderTest]:
     yield made
     made.kill("policy")
     made.kill("worker")
+
+
+@pytest.fixture
+def desk(hub: HubUnderTest) -> Iterator[Desk]:
+    """A hub whose worker is the test."""
+    with open_repository(hub.path) as repository:
+        host = open_hub(repository)
+        host.layout.create()
+        with only_worker(host) as mine:
+            assert mine
+            yield Desk(hub, host)
+
+
+@pytest.fixture(scope="session")
+def toy_files() -> Callable[..., dict[str, str]]:
+    return toy
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WORKBENCH_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        ENV["WORKBENCH_CACHE_DIR"] = os.environ["WORKBENCH_CACHE_DIR"]
+        yield
 
 
 @pytest.fixture(scope="module")

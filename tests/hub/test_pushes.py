@@ -101,15 +101,15 @@ def test_killing_a_process_of_the_hub_loses_no_work(started, role: str) -> None:
     assert started.push("main").accepted
     started.kill(role)
     started.kill("worker")
-    runs: list[str] = []
-    for _ in range(100):  # a worker that was just being started may hold the lock: then it does the work, not ours
-        run_worker(started.path, idle_s=0.2)
-        runs = [ref for ref in started.refs() if ref.startswith("refs/workbench/runs/")]
-        if runs:
-            break
-    assert len(runs) == 1
-    run_worker(started.path, idle_s=0.2)
-    assert [ref for ref in started.refs() if ref.startswith("refs/workbench/runs/")] == runs
+
+    def runs() -> list[str]:
+        run_worker(started.path, idle_s=0.2)  # one that was just being started may hold the lock: then it does the work
+        return [ref for ref in started.refs() if ref.startswith("refs/workbench/runs/")]
+
+    started.until(runs)
+    before = runs()
+    assert len(before) == 1
+    assert runs() == before
 
 
 def test_without_a_policy_process_that_can_start_the_push_fails_closed(started) -> None:  # type: ignore[no-untyped-def]

@@ -113,6 +113,8 @@ def test_a_pin_and_its_undo_are_a_circle_that_starts_nothing() -> None:
     assert told(pending({NAME: B}, handled, [], came_before)) == [(-1, [(A, B)])]
     found = pending({NAME: C}, handled, [intent(1, main(A, B)), intent(2, main(B, C))], came_before)
     assert told(found) == [(1, [(A, B)]), (2, [(B, C)])]
+    found = pending({NAME: C}, handled, [intent(1, main(A, B))], came_before)
+    assert told(found) == [(1, [(A, B)]), (-1, [(B, C)])]
 
 
 def test_a_tier_runs_on_each_commit_of_a_branch_for_which_it_was_asked() -> None:
@@ -288,7 +290,7 @@ def test_every_push_that_is_not_handled_is_pending_once_and_in_order(steps: list
     assert set(meant) == {move for _, move in expected} | {m for m in world.untold if m not in world.done}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(STEPS)
 def test_dealing_with_the_first_push_leaves_the_others(steps: list[tuple[str, bool]]) -> None:
     world = play(steps)

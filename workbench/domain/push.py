@@ -67,7 +67,7 @@ class PushOptions:
         )
 
 
-_Apply = Callable[[PushOptions, str, Collection[str]], PushOptions]
+_Apply = Callable[[PushOptions, str], PushOptions]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class OptionRule:
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
 
 
-def _choice(what: str, value: str, allowed: Collection[str]) -> str:
+def choice(what: str, value: str, allowed: Collection[str]) -> str:
+    """The value; Refused, with the nearest one that is allowed, when it is not."""
     if value not in allowed:
         raise Refused(f"{what}: {shown(value)!r} is not one of {', '.join(sorted(allowed))}", _nearest(value, allowed))
     return value
@@ -92,7 +93,7 @@ def _nearest(value: str, allowed: Collection[str]) -> str:
     return f"did you mean {match[0]!r}?" if match else "choose one of them"
 
 
-def _variable(options: PushOptions, value: str, stages: Collection[str]) -> PushOptions:
+def _variable(options: PushOptions, value: str) -> PushOptions:
     name, equals, text = value.partition("=")
     if not equals or not _VARIABLE.match(name):
         raise Refused(f"ci.variable={shown(value)} is not K=V", "for example: git push -o ci.variable=SAMPLES=10")
@@ -101,7 +102,7 @@ def _variable(options: PushOptions, value: str, stages: Collection[str]) -> Push
     return replace(options, variables={**options.variables, name: text})
 
 
-def _wait(options: PushOptions, value: str, stages: Collection[str]) -> PushOptions:
+def _wait(options: PushOptions, value: str) -> PushOptions:
     if not value:
         return replace(options, wait=True)
     text = value.removesuffix("s")
@@ -110,11 +111,12 @@ def _wait(options: PushOptions, value: str, stages: Collection[str]) -> PushOpti
     return replace(options, wait=True, wait_s=int(text))
 
 
-def _stage(options: PushOptions, value: str, stages: Collection[str]) -> PushOptions:
-    return replace(options, stages=(*options.stages, _choice("stage.run", value, stages)))
+def _stage(options: PushOptions, value: str) -> PushOptions:
+    """Whether there is such a stage is seen where the pipelines of the push are read."""
+    return replace(options, stages=(*options.stages, value))
 
 
-def _promote(options: PushOptions, value: str, stages: Collection[str]) -> PushOptions:
+def _promote(options: PushOptions, value: str) -> PushOptions:
     try:
         Channel(value)
     except UserError as error:
@@ -123,27 +125,25 @@ def _promote(options: PushOptions, value: str, stages: Collection[str]) -> PushO
 
 
 OPTIONS: Mapping[str, OptionRule] = {
-    "ci.skip": OptionRule(
-        "ci.skip", "start nothing; the record says so", "none", lambda o, v, s: replace(o, skip=True)
-    ),
+    "ci.skip": OptionRule("ci.skip", "start nothing; the record says so", "none", lambda o, v: replace(o, skip=True)),
     "ci.tier": OptionRule(
         "ci.tier=micro|fast|full",
         "run this tier, whatever changed",
         "required",
-        lambda o, v, s: replace(o, tier=_choice("ci.tier", v, TIERS)),
+        lambda o, v: replace(o, tier=choice("ci.tier", v, TIERS)),
     ),
     "ci.variable": OptionRule("ci.variable=K=V", "set a variable of the run", "required", _variable),
     "stage.run": OptionRule("stage.run=STAGE", "run this stage (and no other)", "required", _stage),
     "stage.force": OptionRule(
-        "stage.force", "run stages even where the result is known", "none", lambda o, v, s: replace(o, force=True)
+        "stage.force", "run stages even where the result is known", "none", lambda o, v: replace(o, force=True)
     ),
     "run.wait": OptionRule("run.wait[=SECONDS]", "stream progress into the push", "optional", _wait),
-    "run.dry": OptionRule("run.dry", "print the plan and change nothing", "none", lambda o, v, s: replace(o, dry=True)),
+    "run.dry": OptionRule("run.dry", "print the plan and change nothing", "none", lambda o, v: replace(o, dry=True)),
     "release.bump": OptionRule(
         "release.bump=major|minor|patch",
-        "at least this bump for what the run makes",
+        "at least this step of the version of the release that the run makes",
         "required",
-        lambda o, v, s: replace(o, bump=Bump(_choice("release.bump", v, [b.value for b in Bump]))),
+        lambda o, v: replace(o, bump=Bump(choice("release.bump", v, [b.value for b in Bump]))),
     ),
     "promote": OptionRule("promote=CHANNEL", "move this channel when the run succeeds", "required", _promote),
 }
@@ -155,7 +155,7 @@ def usages() -> str:
     return ", ".join(rule.usage for rule in OPTIONS.values())
 
 
-def parse_options(given: Sequence[str], stages: Collection[str]) -> PushOptions:
+def parse_options(given: Sequence[str]) -> PushOptions:
     """Options as typed values. Refused, with the nearest match and the list, when one is unknown or contradicts."""
     if len(given) > MAX_OPTIONS:
         raise Refused(f"{len(given)} push options, {MAX_OPTIONS} are allowed", "put the rest into a file")
@@ -177,7 +177,7 @@ def parse_options(given: Sequence[str], stages: Collection[str]) -> PushOptions:
         if rule.value == "optional" and equals and not value:
             raise Refused(f"push option {name}= has no value after '='", f"write -o {rule.usage}")
         seen.add(name)
-        options = rule.apply(options, value, stages)
+        options = rule.apply(options, value)
     if options.skip and (clash := next((name for name in _NEEDS_WORK if name in seen), "")):
         raise Refused(f"ci.skip and {clash} contradict each other", "give one of them")
     return options

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workbench.domain.ids import ObjectId, Ulid, ulid
+from workbench.domain.errors import UserError
+from workbench.domain.ids import Ulid, object_id, ulid
 from workbench.domain.ledger import RefMove
 from workbench.domain.push import PushOptions
 
@@ -47,11 +49,11 @@ class Intent:
             raise ValueError(raw["format"])
         return cls(
             run=ulid(raw["run"]),
-            moves=tuple(RefMove(ref, ObjectId(old), ObjectId(new)) for ref, old, new in raw["moves"]),
+            moves=tuple(RefMove(str(ref), object_id(old), object_id(new)) for ref, old, new in raw["moves"]),
             options=PushOptions.from_json(raw["options"]),
-            pusher=raw["pusher"],
-            time_ms=raw["time_ms"],
-            lines=tuple(raw["lines"]),
+            pusher=str(raw["pusher"]),
+            time_ms=int(raw["time_ms"]),
+            lines=tuple(str(line) for line in raw["lines"]),
         )
 
 
@@ -79,15 +81,18 @@ class Intents:
         (self.folder / f"{run}.json").unlink(missing_ok=True)
 
     def sweep(self, keep: Sequence[Ulid], now_ms: int) -> None:
-        """Forget old intents of pushes that did not happen."""
-        for intent in self.all():
-            if intent.run not in keep and now_ms - intent.time_ms > KEPT_MS:
-                self.remove(intent.run)
+        """Forget old intents of pushes that did not happen, and files that are none."""
+        for path in self.folder.iterdir():
+            intent = self._read(path)
+            with suppress(FileNotFoundError):  # it has got its name meanwhile
+                written_ms = intent.time_ms if intent else int(path.stat().st_mtime * 1000)
+                if not (intent and intent.run in keep) and now_ms - written_ms > KEPT_MS:
+                    path.unlink()
 
     def _read(self, path: Path) -> Intent | None:
         try:
             return Intent.from_json(json.loads(path.read_bytes()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 

@@ -6,7 +6,7 @@ start a tier; a version tag starts the full tier.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,13 +16,16 @@ from workbench.domain.errors import Refused
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import RefMove
 from workbench.domain.push import PushOptions
-from workbench.domain.refs import MAIN, AgentVersion, Branch
+from workbench.domain.refs import MAIN, AgentVersion, Branch, Kind
 from workbench.domain.stage import StageSpec
+from workbench.domain.version import Bump
 from workbench.pipeline.definition import Definition, load, names_in, path_of
 from workbench.pipeline.plan import Mode, Plan, Planner
 from workbench.ports.store import Objects, Repository
 
 BUILT_IN_CODE = ("workbench/stages",)
+MAX_PARSED = 100  # definitions that are kept
+_BRANCHES = "refs/heads/"
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,23 @@ class Job:
     source: ObjectId
     why: str
     only: str = ""  # one stage alone
-    force: bool = False
+    branch: str = ""  # of a tier on a branch other than main
+    bump: Bump | None = None  # at least this step of the release that it makes
     options: PushOptions = field(default_factory=PushOptions)
 
     @property
     def mode(self) -> Mode:
-        bumps = {"release": self.options.bump} if self.options.bump else {}
-        return Mode(only=self.only, force=self.force, bumps=bumps)
+        bumps = {Kind.RELEASE.value: self.bump} if self.bump else {}
+        return Mode(only=self.only, force=self.options.force, bumps=bumps)
 
     @property
     def label(self) -> str:
-        return f"{self.kind} {self.subject}" + (f" ({self.only} alone)" if self.only else "")
+        """Tells it from the other jobs of its push."""
+        return f"{self.kind} {self.subject}" + (f" ({self.only} alone)" if self.only else "") + self._of_branch
+
+    @property
+    def _of_branch(self) -> str:
+        return f" of {self.branch}" if self.branch else ""
 
 
 @dataclass(frozen=True)
@@ -58,40 +67,49 @@ class Started:
 
 
 class Derivation:
-    """Derives jobs; remembers which paths are the code of which pipeline, by the pipeline file's id."""
+    """Derives jobs of the pipelines on main, which may use these stages besides their own."""
 
     def __init__(self, specs: Sequence[StageSpec]) -> None:
         self._specs = specs
-        self._code: dict[ObjectId, tuple[str, ...]] = {}
-
-    @property
-    def stage_names(self) -> tuple[str, ...]:
-        return tuple(spec.name for spec in self._specs)
+        self._parsed: dict[tuple[str, ObjectId], Definition] = {}  # by name and id of the file: a push waits for it
 
     def jobs(self, objects: Objects, started: Started, options: PushOptions) -> tuple[Job, ...]:
         """In the order in which they run. UserError when a pipeline's definition is wrong."""
         if options.skip:
             return ()
-        tier = self._tier(started, options)
+        tiers = self._tiers(started, options)
         pipelines = self._pipelines(objects, started, options)
-        if options.stages and not pipelines:
-            raise Refused("stage.run: this workspace has no pipeline", "commit one below ci/pipelines/")
-        if options.variables and not tier:
+        if options.variables and not tiers:
             raise Refused("ci.variable has no effect: this push starts no tier", "add -o ci.tier=micro")
-        if options.bump and not pipelines:
-            raise Refused("release.bump has no effect: this push starts no pipeline", "push a change of ci/pipelines/")
-        return (*tier, *pipelines)
+        if options.force and not pipelines:
+            raise Refused("stage.force has no effect: this workspace has no pipeline", "commit one below ci/pipelines/")
+        if options.bump and not any(job.bump for job in pipelines):
+            raise Refused(
+                "release.bump has no effect: this push makes no release",
+                "push a change that makes one, or add -o stage.force",
+            )
+        return (*tiers, *pipelines)
 
     def definition(self, objects: Objects, job: Job) -> Definition:
-        return load(objects, job.source, job.subject, self._specs)
+        return self._load(objects, job.source, job.subject)
+
+    def _load(self, objects: Objects, commit: ObjectId, name: str) -> Definition:
+        entry = objects.entry(commit, path_of(name))
+        found = self._parsed.get((name, entry.id)) if entry is not None else None
+        if found is None:
+            found = load(objects, commit, name, self._specs)
+            if entry is not None:
+                self._parsed = {**dict(list(self._parsed.items())[-MAX_PARSED:]), (name, entry.id): found}
+        return found
 
     def plan(self, repository: Repository, job: Job) -> Plan:
         definition = self.definition(repository.objects, job)
         return Planner(repository, definition, job.source).plan(job.mode)
 
-    def _tier(self, started: Started, options: PushOptions) -> tuple[Job, ...]:
+    def _tiers(self, started: Started, options: PushOptions) -> tuple[Job, ...]:
+        """One for the version or for main, and one for each other branch for which it was asked."""
         source, why, name = started.main, "", ""
-        branch = next((m for m in started.moves if _is_branch(m)), None)
+        branches = [move for move in started.moves if _is_branch(move) and move.ref != str(MAIN)]
         if started.targets:
             label, source = started.targets[-1]
             name, why = "full", f"version {label} was pushed"
@@ -99,42 +117,56 @@ class Derivation:
             touched = sorted({path.split("/", 1)[0] for path in started.changed if rules.tiers_for((path,))})
             name, why = "micro", f"{' '.join(f'{folder}/' for folder in touched)} changed"
         if options.tier:
-            name, why = options.tier, "asked for by -o ci.tier"
-            source = (
-                source if started.targets or str(MAIN) in {m.ref for m in started.moves} or not branch else branch.new
-            )
+            asked = "asked for by -o ci.tier"
+            of_branches = [
+                Job("tier", options.tier, move.new, asked, branch=move.ref.removeprefix(_BRANCHES), options=options)
+                for move in branches
+            ]
+            if not started.targets and not any(move.ref == str(MAIN) for move in started.moves) and branches:
+                return tuple(of_branches)
+            own = Job("tier", options.tier, source, asked, options=options) if source else None
+            return (*([own] if own else []), *of_branches)
         return (Job("tier", name, source, why, options=options),) if name and source else ()
 
     def _pipelines(self, objects: Objects, started: Started, options: PushOptions) -> tuple[Job, ...]:
         main = started.main
         if main is None or not (started.changed or options.stages or options.force):
+            self._check_stages(options, {})
             return ()
+        definitions = {name: self._load(objects, main, name) for name in names_in(objects, main)}
+        self._check_stages(options, definitions)
         found = []
-        for name in names_in(objects, main):
-            why = self._affected(objects, main, name, started.changed)
+        for name, definition in definitions.items():
+            makes = {use.spec.name: use.spec.makes for use in definition.stages}
             if options.stages:
-                stages = load(objects, main, name, self._specs).stages
-                has = {use.spec.name for use in stages}
-                for stage in (s for s in options.stages if s in has):
-                    asked = "asked for by -o stage.run"
-                    found.append(Job("pipeline", name, main, asked, stage, options.force, options))
-            elif why or options.force:
-                why = why or "asked for by -o stage.force"
-                found.append(Job("pipeline", name, main, why, force=options.force, options=options))
+                for stage in dict.fromkeys(stage for stage in options.stages if stage in makes):
+                    bump = options.bump if makes[stage] is Kind.RELEASE else None
+                    why = "asked for by -o stage.run"
+                    found.append(Job("pipeline", name, main, why, only=stage, bump=bump, options=options))
+                continue
+            why = self._affected(definition, started.changed)
+            if not why and options.force:
+                why = "asked for by -o stage.force"
+            if why:
+                bump = options.bump if Kind.RELEASE in makes.values() else None
+                found.append(Job("pipeline", name, main, why, bump=bump, options=options))
         return tuple(found)
 
-    def _affected(self, objects: Objects, main: ObjectId, name: str, changed: frozenset[str]) -> str:
-        path = path_of(name)
-        if path in changed:
-            return f"{path} changed"
-        if rules.under_any(changed, BUILT_IN_CODE):
-            return "stage code changed"
-        entry = objects.entry(main, path)
-        assert entry is not None
-        if entry.id not in self._code:
-            uses = load(objects, main, name, self._specs).stages
-            self._code[entry.id] = tuple(path for use in uses for path in use.spec.code_paths)
-        return "stage code changed" if rules.under_any(changed, self._code[entry.id]) else ""
+    def _check_stages(self, options: PushOptions, definitions: Mapping[str, Definition]) -> None:
+        """Refused when a stage that was asked for is in no pipeline of main."""
+        there = {use.spec.name for definition in definitions.values() for use in definition.stages}
+        for stage in options.stages:
+            rules.choice("stage.run", stage, {*there, *(spec.name for spec in self._specs)})
+            if stage not in there:
+                what = f"no pipeline on main has the stage {stage}" if there else "this workspace has no pipeline"
+                hint = f"choose one of {', '.join(sorted(there))}" if there else "commit one below ci/pipelines/"
+                raise Refused(f"stage.run: {what}", hint)
+
+    def _affected(self, definition: Definition, changed: frozenset[str]) -> str:
+        if definition.path in changed:
+            return f"{definition.path} changed"
+        code = [path for use in definition.stages for path in use.spec.code_paths]
+        return "stage code changed" if rules.under_any(changed, (*BUILT_IN_CODE, *code)) else ""
 
 
 def started_by(objects: Objects, moves: Sequence[RefMove], main: ObjectId | None, changed: frozenset[str]) -> Started:

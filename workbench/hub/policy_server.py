@@ -160,7 +160,7 @@ class PolicyServer:
     def _judge(self, request: Request) -> Accepted:
         """Refused, or what the push will do. Reads the quarantine while there is one."""
         stood = self._stands()
-        options = rules.parse_options(request.options, self._stage_names())
+        options = rules.parse_options(request.options)
         push = Push(rules.parse_updates(request.stdin.splitlines()), options, request.pusher)
         objects = self.hub.open_objects(self._quarantine(request))
         judged = judge(push, objects, self.hub.repository.refs, self._clean)
@@ -179,9 +179,6 @@ class PolicyServer:
         """Pushes that were accepted and then ended before they asked to move their refs."""
         for receiver in [pid for pid in self._accepted if not Path("/proc", str(pid)).exists()]:
             del self._accepted[receiver]
-
-    def _stage_names(self) -> tuple[str, ...]:
-        return self._derivation.stage_names
 
     def _quarantine(self, request: Request) -> list[Path]:
         if not request.quarantine:
@@ -232,7 +229,10 @@ class PolicyServer:
         answer.say("".join(f"{line}\n" for line in said))
         self._ensure_worker()
         if options.wait and accepted.jobs:
-            self._wait(run, options.wait_s, answer)
+            try:
+                self._wait(run, options.wait_s, answer)
+            except WorkbenchError as error:  # the push stands, whatever became of its run
+                answer.say(f"workbench: run {run} cannot be followed here: {_one_line(error)}\n")
         return True
 
     def _stand_already(self, moves: Sequence[RefMove]) -> bool:

@@ -98,7 +98,7 @@ def _forward(start: ObjectId, end: ObjectId, edges: list[_Edge], came_before: Ca
     """From ``start`` along the edges that lead towards ``end``, with a gap where one is missing."""
     if end == ZERO_ID:  # main is gone: nothing to run
         return []
-    edges = [(move, index) for move, index in edges if move.new != ZERO_ID and came_before(move.new, end)]
+    edges = [edge for edge in edges if all(_follows(id, end, came_before) for id in (edge[0].old, edge[0].new))]
     chain: list[_Edge] = []
     at = start
     while at != end:
@@ -119,8 +119,8 @@ def _forward(start: ObjectId, end: ObjectId, edges: list[_Edge], came_before: Ca
     return chain
 
 
-def _follows(at: ObjectId, old: ObjectId, came_before: CameBefore) -> bool:
-    return at == old or (old != ZERO_ID and (at == ZERO_ID or came_before(at, old)))
+def _follows(at: ObjectId, then: ObjectId, came_before: CameBefore) -> bool:
+    return at == then or (then != ZERO_ID and (at == ZERO_ID or came_before(at, then)))
 
 
 def _versions(current: Mapping[str, ObjectId], handled: Handled, intents: Sequence[Intent]) -> list[_Edge]:

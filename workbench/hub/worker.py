@@ -16,12 +16,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workbench.domain import refs
 from workbench.domain.errors import WorkbenchError, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.push import PushOptions
-from workbench.domain.refs import MAIN, Channel
+from workbench.domain.refs import MAIN, AgentVersion, Channel
 from workbench.domain.run import RunRecord, State
+from workbench.domain.version import Version
 from workbench.hub import runs
 from workbench.hub.changes import changed_paths
 from workbench.hub.commits import Ancestry, read_commit
@@ -155,6 +157,8 @@ class Worker:
                     self._handled(push, "nothing was run: -o ci.skip", {"skipped": True})
                 else:
                     quiet.update({move.ref: move.new for move in push.moves})
+                    if push.intent:
+                        self.hub.intents.remove(push.intent.run)
             except (WorkbenchError, OSError) as error:
                 if not self._give_up(push, error):
                     self.is_stuck = True
@@ -195,10 +199,9 @@ class Worker:
         return intent
 
     def _promote(self, push: PendingPush, record: RunRecord, channel: str, pusher: str) -> None:
-        """The channel names the pushed version's commit, or the pushed commit of main."""
+        """The channel names the commit of the highest version that was pushed, or of main, or of the branch."""
         repository = self.hub.repository
-        tags = [move.new for move in push.moves if move.ref.startswith("refs/tags/")]
-        target = repository.objects.peel(tags[-1] if tags else push.moves[-1].new)
+        target = repository.objects.peel(max(push.moves, key=_promotes).new)
         ref = str(Channel(channel))
         old = repository.refs.get(ref) or ZERO_ID
         if old != target:
@@ -232,3 +235,9 @@ class Worker:
         except (WorkbenchError, OSError):
             return False
         return True
+
+
+def _promotes(move: RefMove) -> tuple[bool, Version, bool]:
+    ref = refs.parse(move.ref)
+    is_version = isinstance(ref, AgentVersion)
+    return is_version, ref.version if isinstance(ref, AgentVersion) else Version(0, 0, 0), ref == MAIN
