@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -207,7 +209,13 @@ class Desk:
 
     def work(self) -> int:
         """Deal with all that is pending; how many pushes."""
-        return Worker(self.host).handle_all()
+        return self.worker().handle_all()
+
+    def worker(self) -> Worker:
+        return Worker(self.host)
+
+    def cancel(self, run: Ulid) -> RunRecord:
+        return runs.cancel_run(self.repository, run)
 
     def waiting(self) -> list[PendingPush]:
         return list(pending_pushes(self.host))
@@ -287,6 +295,15 @@ with open(os.path.join(output, "counts.txt"), "w") as file:
 """
     + _END
 )
+TIER_ECHO = """
+format = 1
+[[micro]]
+name = "echo"
+run = ["sh", "-c", "cat agents/a.py; echo samples=$SAMPLES"]
+[[fast]]
+name = "fast"
+run = ["true"]
+"""
 TOY = {"ci/pipelines/toy.toml": TOY_TOML, "tools/words.py": WORDS_PY, "tools/count.py": COUNT_PY}
 
 
@@ -315,12 +332,43 @@ def hub(tmp_path: Path) -> Iterator[HubUnderTest]:
 @pytest.fixture
 def desk(hub: HubUnderTest) -> Iterator[Desk]:
     """A hub whose worker is the test."""
+    with at_desk(hub) as desk:
+        yield desk
+
+
+@contextmanager
+def at_desk(hub: HubUnderTest) -> Iterator[Desk]:
     with open_repository(hub.path) as repository:
         host = open_hub(repository)
         host.layout.create()
         with only_worker(host) as mine:
             assert mine
             yield Desk(hub, host)
+
+
+@pytest.fixture(scope="session")
+def toy_origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hub and a clone whose toy pipeline has run once, to be copied."""
+    folder = tmp_path_factory.mktemp("toy")
+    hub = make_hub(folder)
+    hub.edit({**toy(), "ci/tiers.toml": TIER_ECHO})
+    with at_desk(hub) as desk:
+        assert hub.push("main").accepted
+        assert desk.work() == 1
+    hub.kill("policy")
+    return folder
+
+
+@pytest.fixture
+def toy_desk(toy_origin: Path, tmp_path: Path) -> Iterator[Desk]:
+    """A desk of its own where the toy pipeline has run once."""
+    for name in ("hub.git", "clone"):
+        shutil.copytree(toy_origin / name, tmp_path / name, ignore=shutil.ignore_patterns("*.sock", "*.wake"))
+    hub = HubUnderTest(tmp_path / "hub.git", tmp_path / "clone")
+    hub.git("remote", "set-url", "hub", str(hub.path))
+    with at_desk(hub) as desk:
+        yield desk
+    hub.kill("policy")
 
 
 @pytest.fixture(scope="session")

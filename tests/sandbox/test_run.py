@@ -24,6 +24,13 @@ def test_exit_code_output_and_errors_come_back(sandbox):
     assert (result.stdout, result.stderr, result.truncated) == (b"out\n", b"err\n", False)
 
 
+def test_a_job_is_ended_when_whoever_started_it_says_so(sandbox):
+    looks = iter([False, False, True])
+    result = sandbox.run(sh("sleep 600", limits=Limits(wall_s=60), is_stopped=lambda: next(looks, True)))
+    assert result.outcome is Outcome.STOPPED
+    assert result.wall_s < 30, "long before its limit"
+
+
 def test_standard_input_is_the_job_s_or_empty(sandbox):
     assert sandbox.run(Job(argv=["cat"], stdin=b"given")).stdout == b"given"
     assert sandbox.run(Job(argv=["cat"])).stdout == b""

@@ -80,15 +80,19 @@ class TierRun:
             Path(folder).chmod(0o755)  # the sandbox is another user
             export(self._hub.repository.objects, ObjectId(self._record.source), workspace)
             for command in commands:
-                if self._is_stopped() or self._folder.is_asked_to_stop():
+                state = State.CANCELLED if self._is_to_stop() else self._command(command, workspace)
+                if state is State.CANCELLED:
                     return self._end(State.CANCELLED, "it was asked to stop")
-                if not self._command(command, workspace):
+                if state is State.FAILED:
                     failed.append(command.name)
         if failed:
             return self._end(State.FAILED, f"failed: {', '.join(failed)}; see `workbench runs tail {self._record.id}`")
         return self._end(State.SUCCEEDED)
 
-    def _command(self, command: TierCommand, workspace: Path) -> bool:
+    def _is_to_stop(self) -> bool:
+        return self._is_stopped() or self._folder.is_asked_to_stop()
+
+    def _command(self, command: TierCommand, workspace: Path) -> State:
         started_ms = self._hub.clock.now_ms()
         step = self._record.step(command.name).to(State.RUNNING, started_ms=started_ms)
         self._record = self._record.with_step(step)
@@ -98,20 +102,19 @@ class TierRun:
         log = (result.stdout + result.stderr)[:LOG_BYTES]
         for line in log.decode("utf-8", "replace").splitlines():
             self._tell(watch.StepLine(command.name, line))
-        passed = result.outcome is Outcome.EXITED and result.exit_code == 0
-        state, error = (State.SUCCEEDED, "") if passed else (State.FAILED, _verdict(result))
+        state, error = _verdict(result)
         now_ms = self._hub.clock.now_ms()
         self._record = self._record.with_step(step.to(state, ended_ms=now_ms, error=error))
         self._tell(watch.StepEnded(command.name, state, error=error, seconds=(now_ms - started_ms) / 1000))
         self._save({log_path(command.name): log} if log else {})
-        return passed
+        return state
 
     def _sandboxed(self, command: TierCommand, workspace: Path) -> SandboxJob:
         folders = {"workspace": workspace, **self._hub.tier_folders()}
         variables = [f"{name}={value}" for name, value in sorted(self._job.options.variables.items())]
         limits = Limits(wall_s=command.wall_s, cpu_s=max(1, int(command.wall_s)), output_bytes=LOG_BYTES)
         argv = ["/usr/bin/env", f"--chdir={WORKSPACE}", *_PYTHON, *variables, *command.run]
-        return SandboxJob(argv=argv, folders=folders, limits=limits)
+        return SandboxJob(argv=argv, folders=folders, limits=limits, is_stopped=self._is_to_stop)
 
     def _end(self, state: State, error: str = "") -> RunRecord:
         now_ms = self._hub.clock.now_ms()
@@ -132,7 +135,10 @@ class TierRun:
             file.write(watch.encode(event) + "\n")
 
 
-def _verdict(result: SandboxResult) -> str:
-    if result.outcome is Outcome.EXITED:
-        return f"exit {result.exit_code}"
-    return f"ended by the sandbox: {result.outcome}"
+def _verdict(result: SandboxResult) -> tuple[State, str]:
+    """How the step ended, and what is to be said of it."""
+    if result.outcome is Outcome.STOPPED:
+        return State.CANCELLED, ""
+    if result.outcome is not Outcome.EXITED:
+        return State.FAILED, f"ended by the sandbox: {result.outcome}"
+    return (State.SUCCEEDED, "") if result.exit_code == 0 else (State.FAILED, f"exit {result.exit_code}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +14,7 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"  # wall clock
     MEMORY = "memory"  # the tree's memory
     KILLED = "killed"  # by a signal of its own making (SIGSEGV, CPU limit, …)
+    STOPPED = "stopped"  # by whoever started it
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Job:
     collect: Sequence[str] = ()  # paths below /out to bring back, as bytes
     limits: Limits = Limits()
     toolchain: str = ""  # "rust": the Rust toolchain's folder is bound read-only and on PATH
+    is_stopped: Callable[[], bool] = field(default=lambda: False, compare=False)  # asked now and then while it runs
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ def _start(job: Job, *, binds: Sequence[tuple[Path, str]], uid: int | None, rust
         return supervise(
             argv, limits=job.limits, stdin=opened[1], status=status, collect=collect, collect_bytes=COLLECTED_BYTES,
             pass_fds=[fd for fd in (channels.filter, channels.status, channels.collect) if fd >= 0],
+            is_stopped=job.is_stopped,
         )  # fmt: skip
     finally:
         for fd in opened:

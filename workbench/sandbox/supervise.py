@@ -14,7 +14,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from workbench.domain.errors import WorldError
@@ -66,6 +66,7 @@ def supervise(
     collect: tuple[int, int] | None,
     collect_bytes: int,
     pass_fds: Iterable[int],
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Ending:
     """Start ``argv`` and return when its whole tree has gone. ``status`` and ``collect`` are pipes (read, write); both
     ends are closed here."""
@@ -84,7 +85,7 @@ def supervise(
         streams = Streams(process, status=status[0], limit=limits.output_bytes)
         sent = Capped(collect[0], collect_bytes) if collect else None
         with _Watch(process.pid, [*streams.all(), *([sent] if sent else [])]) as watch:
-            outcome = _observe(watch, process.pid, limits, start + limits.wall_s)
+            outcome = _observe(watch, process.pid, limits, start + limits.wall_s, is_stopped)
             streams.status.read()
             watch.end_tree(_status(streams.status, "child-pid"))
     code = _status(streams.status, "exit-code")
@@ -141,8 +142,8 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
             stream.close()
 
 
-def _observe(watch: _Watch, pid: int, limits: Limits, deadline: float) -> Outcome:
-    """Wait for the builder's end, or for a limit."""
+def _observe(watch: _Watch, pid: int, limits: Limits, deadline: float, is_stopped: Callable[[], bool]) -> Outcome:
+    """Wait for the builder's end, for a limit, or until it is to stop."""
     while not watch.ended:
         left = deadline - time.monotonic()
         if left <= 0:
@@ -150,6 +151,8 @@ def _observe(watch: _Watch, pid: int, limits: Limits, deadline: float) -> Outcom
         watch.wait(min(left, POLL_S))
         if not watch.ended and tree_exceeds(pid, limits.memory_bytes):
             return Outcome.MEMORY
+        if not watch.ended and is_stopped():
+            return Outcome.STOPPED
     return Outcome.EXITED
 
 
