@@ -21,7 +21,7 @@ import pytest
 from workbench.domain.errors import WorkbenchError
 from workbench.domain.ids import ObjectId
 from workbench.domain.ledger import Action, RefMove
-from workbench.store.git import locks
+from workbench.store.git import locks, refs
 from workbench.store.git.repository import GitRepository
 from workbench.store.memory.repository import CountingClock
 
@@ -74,6 +74,7 @@ def counted(trace: Path) -> Counter[str]:
 def template(hub: Path, commits, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A hub with one entry; the next one moves four refs, one of them new."""
     monkeypatch.setattr(locks, "STALE_AFTER_S", 0.05)
+    monkeypatch.setattr(refs, "ANSWER_S", 1.0)  # an answer that git could not write never comes
     with GitRepository(hub, clock=CountingClock()) as repository:
         one, _ = commits(repository, 2)
         moves = [RefMove(MAIN, new=one), RefMove(ACTIVE, new=one)]
@@ -123,7 +124,7 @@ case "$*" in
   *update-ref*)
     if mkdir "{folder}/first" 2>/dev/null; then role=projection; else role=point; fi
     if [ "$role" = "{role}" ] && mkdir "{folder}/done" 2>/dev/null; then
-      exec {strace} -qq -o {trace} {inject} {git} "$@"
+      exec {strace} -D -qq -o {trace} {inject} {git} "$@"
     fi ;;
 esac
 exec {git} "$@"
