@@ -25,7 +25,7 @@ def test_a_good_artifact_is_whole(toy) -> None:
     found = verify(toy.repository, toy.artifact("dataset/toy/v1.0.0"))
     assert _errors(found) == []
     assert [finding.what for finding in found] == [
-        "4 objects have the ids of their bytes",
+        "6 objects have the ids of their bytes: tags, commits, folders, files",
         "the manifest lists 1 files",
         "12 bytes have the checksums of the manifest",
         "made from raw/toy/v1.0.0",

@@ -5,26 +5,52 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.app import wiring
-from workbench.domain.errors import UserError
+from workbench.domain.errors import UserError, WorkbenchError
+from workbench.domain.refs import Kind
+from workbench.ports.store import Finding, Repository
 
 if TYPE_CHECKING:
     from workbench.pipeline.rebuild import Row
     from workbench.pipeline.watch import Watcher
-    from workbench.ports.store import Finding, Repository
 
 
-def verify_artifacts(repository: Repository, name: str = "") -> Sequence[Finding]:
-    """Findings for one artifact, or for all."""
+def verify_ref(repository: Repository, name: str) -> Sequence[Finding]:
+    """An artifact: its objects, manifest and lineage. Any other name (a version, a branch, a ref): every object that it
+    reaches."""
+    from workbench.pipeline.integrity import whole
     from workbench.pipeline.verify import verify
     from workbench.versions.describe import find_artifact
 
-    tags = repository.artifacts.list()
-    chosen = [find_artifact(repository, name)] if name else [repository.artifacts.get(tag) for tag in tags]
-    return [finding for artifact in chosen for finding in verify(repository, artifact)]
+    if name.removeprefix("refs/tags/").partition("/")[0] in {kind.value for kind in Kind}:
+        return verify(repository, find_artifact(repository, name))
+    commit = repository.resolve(name)
+    named = [id for ref, id in repository.refs.all().items() if ref == name or ref.endswith(f"/{name}")]
+    tags = [id for id in named if id != commit and repository.objects.peel(id) == commit]  # resolve looks through them
+    return list(whole(repository.objects, [*tags, commit], repository.path))
+
+
+def verify_all(repository: Repository) -> Sequence[Finding]:
+    """Every artifact, and every object that the other refs reach."""
+    from workbench.pipeline.integrity import whole
+    from workbench.pipeline.verify import verify
+
+    found: list[Finding] = []
+    artifacts = repository.artifacts.list()
+    for tag in artifacts:
+        try:
+            findings = verify(repository, repository.artifacts.get(tag))
+        except WorkbenchError as error:
+            findings = [Finding("error", error.what, error.hint)]
+        found.extend(replace(finding, what=f"{tag.short}: {finding.what}") for finding in findings)
+    own = {str(tag) for tag in artifacts}
+    rest = [id for ref, id in repository.refs.all().items() if ref not in own]
+    findings = list(whole(repository.objects, rest, repository.path))
+    return [*found, *(replace(finding, what=f"all other refs: {finding.what}") for finding in findings)]
 
 
 def rebuild_artifact(repository: Repository, name: str, *, workers: int, who: str, watcher: Watcher) -> Sequence[Row]:

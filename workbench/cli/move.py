@@ -38,7 +38,7 @@ def import_(
     repo: Repo = "",
     json: Json = False,
 ) -> None:
-    """Make an artifact of a model or dataset from elsewhere, with licence and provenance; models are tried in a sandbox.
+    """Make an artifact of a model or dataset from elsewhere, with licence and provenance, tried in a sandbox.
 
     Example: [bold]workbench import coder.gguf --name coder --license Apache-2.0[/bold]
     """
@@ -93,7 +93,7 @@ def unbundle(
 
 
 def verify(
-    name: Annotated[str, typer.Argument(help="An artifact (default: every artifact).")] = "",
+    name: Annotated[str, typer.Argument(help="An artifact, version, branch or ref (default: all of them).")] = "",
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Build it and its inputs again from the crawl's bytes.")
     ] = False,
@@ -101,11 +101,13 @@ def verify(
     repo: Repo = "",
     json: Json = False,
 ) -> None:
-    """Check bytes against manifests; with --rebuild make everything again in an empty store and compare tree ids.
+    """Hash every object that a ref reaches, and an artifact's files against its manifest; exit 1 names the damage.
+
+    With --rebuild make everything again in an empty store and compare tree ids.
 
     Example: [bold]workbench verify --rebuild release/rust[/bold]
     """
-    from workbench.app.verifying import rebuild_artifact, verify_artifacts
+    from workbench.app.verifying import rebuild_artifact, verify_all, verify_ref
 
     with store(repo) as repository:
         if rebuild:
@@ -129,7 +131,7 @@ def verify(
                     ],
                 )
         else:
-            found = verify_artifacts(repository, name)
+            found = verify_ref(repository, name) if name else verify_all(repository)
             good = all(f.severity != "error" for f in found)
             if json:
                 emit_json([{"severity": f.severity, "what": f.what, "fix": f.fix} for f in found])

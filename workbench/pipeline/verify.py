@@ -1,63 +1,50 @@
-"""``verify REF``: an artifact's bytes, tree and lineage, read again from the objects and counted again by ourselves.
+"""``verify REF``: an artifact's objects, manifest and lineage, read again and counted again by ourselves.
 
-Nothing is believed: each blob and tree is hashed as Git does, each file as the manifest does. Not here: building it
-again (``rebuild``), and the health of the repository as a whole (``Repository.check``).
+Nothing is believed: every object is hashed as Git does (``integrity``), each file as the manifest does. Not here:
+building it again (``rebuild``), and the health of the repository as a whole (``Repository.check``).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from workbench.domain.errors import Corrupt, NotFound, WorkbenchError
-from workbench.domain.ids import ObjectId
 from workbench.domain.manifest import MANIFEST, PAYLOAD, FileEntry
 from workbench.domain.refs import ArtifactTag
-from workbench.ports.store import Artifact, Finding, Objects, Repository, TreeEntry
-
-_FOLDER = 0o40000
+from workbench.pipeline.integrity import restoring, whole
+from workbench.ports.store import Artifact, Finding, Objects, Repository
 
 
 def verify(repository: Repository, artifact: Artifact) -> Sequence[Finding]:
-    """What was checked, one line each; an ``error`` says that the artifact is not what its manifest says."""
-    check = _Check(repository.objects, artifact)
-    return [
-        *check.objects_are_whole(),
-        *check.tree_is_manifest(),
-        *check.files_are_manifest(),
-        *_lineage(repository, artifact),
-    ]
+    """What was checked, one line each; an ``error`` says that the artifact is not what its manifest says, or that
+    something that its tag reaches has been damaged."""
+    tag = repository.refs.get(str(artifact.tag)) or artifact.commit
+    fix = restoring(repository.path, tag, with_all=True)
+    check = _Check(repository.objects, artifact, fix)
+    found = list(whole(repository.objects, [tag, artifact.commit, artifact.tree], repository.path))
+    for part in (check.tree_is_manifest, check.files_are_manifest, lambda: _lineage(repository, artifact)):
+        found.extend(_as_far_as_it_can_be_read(part, fix))
+    return found
+
+
+def _as_far_as_it_can_be_read(part: Callable[[], Iterator[Finding]], fix: str) -> Iterator[Finding]:
+    """A damaged object ends one part of the check, not all of it."""
+    try:
+        yield from part()
+    except WorkbenchError as error:
+        yield _error(f"it cannot be read: {error.what}", fix)
+
+
+_MADE_WRONG = "it was made so: publish it again from what it was made of, or take it from a hub that you trust"
 
 
 @dataclass(frozen=True)
 class _Check:
     objects: Objects
     artifact: Artifact
-
-    def objects_are_whole(self) -> Iterator[Finding]:
-        """Every tree and blob has the id that its bytes give."""
-        number = 0
-        try:
-            for id, kind, data in self._all(self.artifact.tree):
-                number += 1
-                if hashlib.sha1(f"{kind} {len(data)}\0".encode() + data).hexdigest() != id:
-                    yield _error(
-                        f"{kind} {id} does not have the bytes of its name", "restore it from another clone: git fetch"
-                    )
-        except WorkbenchError as error:
-            yield _error(f"an object cannot be read: {error.what}", "restore it from another clone: git fetch")
-            return
-        yield Finding("ok", f"{number} objects have the ids of their bytes")
-
-    def _all(self, tree: ObjectId) -> Iterator[tuple[ObjectId, str, bytes]]:
-        entries = self.objects.list(tree)
-        yield tree, "tree", b"".join(_encoded(entry) for entry in entries)
-        for entry in entries:
-            if entry.mode == _FOLDER:
-                yield from self._all(entry.id)
-            else:
-                yield entry.id, "blob", self.objects.read_blob(entry.id)
+    fix: str  # for what cannot be read
 
     def tree_is_manifest(self) -> Iterator[Finding]:
         """The payload holds what the manifest lists, and nothing else."""
@@ -69,7 +56,7 @@ class _Check:
         found = {entry.path for entry in self.objects.walk(self.artifact.tree, PAYLOAD)} if PAYLOAD in top else set()
         parts = {path: file for path in found for file in _ancestors(path) if file in chunked}
         for path in sorted(plain - found) + sorted(chunked - set(parts.values())):
-            yield _error(f"the manifest lists {path}, which the tree does not hold", "restore it from another clone")
+            yield _error(f"the manifest lists {path}, which the tree does not hold", _MADE_WRONG)
         for path in sorted(found - set(parts) - plain):
             yield _error(f"the tree holds {path}, which the manifest does not list", "it was not made by a workbench")
         yield Finding("ok", f"the manifest lists {len(self.artifact.manifest.files)} files")
@@ -84,10 +71,10 @@ class _Check:
                     digest.update(data)
                     length += len(data)
             except (NotFound, Corrupt) as error:
-                yield _error(f"{file.path} cannot be read: {error.what}", "restore it from another clone: git fetch")
+                yield _error(f"{file.path} cannot be read: {error.what}", self.fix)
                 continue
             if (digest.hexdigest(), length) != (file.sha256, file.size):
-                yield _error(f"{file.path} is not what the manifest says", "restore it from another clone: git fetch")
+                yield _error(f"{file.path} is not what the manifest says", _MADE_WRONG)
             size_bytes += length
         yield Finding("ok", f"{size_bytes} bytes have the checksums of the manifest")
 
@@ -129,10 +116,6 @@ def _lineage(repository: Repository, artifact: Artifact) -> Iterator[Finding]:
 def _ancestors(path: str) -> Iterator[str]:
     while path := path.rpartition("/")[0]:
         yield path
-
-
-def _encoded(entry: TreeEntry) -> bytes:
-    return f"{entry.mode:o} {entry.path}".encode() + b"\0" + bytes.fromhex(entry.id)
 
 
 def _error(what: str, fix: str) -> Finding:

@@ -6,7 +6,7 @@ point) or ``Refs.swap`` (one ref that the ledger does not project: a run, a jour
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -66,8 +66,16 @@ class Objects(Protocol):
         """``commit``, ``tree``, ``blob`` or ``tag``."""
         ...
 
+    def size(self, id: ObjectId) -> int:
+        """The number of bytes of an object's content."""
+        ...
+
     def read_blob(self, id: ObjectId) -> bytes:
-        """A whole small blob (64 MiB at most; use ``stream_file`` for payload)."""
+        """A whole small blob, checked against its id (64 MiB at most, else Refused: see ``stream_blob``)."""
+        ...
+
+    def stream_blob(self, id: ObjectId, out: Callable[[bytes], object]) -> int:
+        """Hand a blob of any size over in pieces, in bounded memory, not checked; its size in bytes."""
         ...
 
     def entry(self, tree_ish: ObjectId, path: str) -> TreeEntry | None:

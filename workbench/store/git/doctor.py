@@ -110,7 +110,7 @@ def _integrity(git_dir: Path) -> Iterator[Finding]:
     for line in wrong[:20]:
         yield Finding("error", f"git fsck: {line}", "restore the object from a clone or a bundle, then repeat")
     if not wrong and done.returncode == 0:
-        yield Finding("ok", "every object that a ref needs is there")
+        yield Finding("ok", "every object that a ref needs is there (`workbench verify` reads what is in them, too)")
     elif not wrong:
         yield Finding("error", f"git fsck ended with {done.returncode}", f"git --git-dir={git_dir} fsck")
 
