@@ -152,8 +152,8 @@ def is_reported_or_harmless(good: Whole, seed: int) -> bool:
 
 
 def test_a_changed_byte_is_reported_or_nothing_depends_on_it(good: Whole) -> None:
-    reported = sum(is_reported_or_harmless(good, seed) for seed in range(100))
-    assert reported >= 25
+    reported = sum(is_reported_or_harmless(good, seed) for seed in range(60))
+    assert reported >= 15
 
 
 @pytest.mark.long

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -90,6 +92,20 @@ def unbundle(
     for ref in refs:
         emit(ref)
     emit(f"{len(refs)} refs taken in" if refs else "nothing new: all of it is here already")
+    where = f" --repo {shlex.quote(repo)}" if repo else ""
+    for line in _next_steps(refs):
+        emit(line + where)
+
+
+def _next_steps(refs: Sequence[str]) -> Iterator[str]:
+    """What can be done with what came in: a release answers, a version serves its tools."""
+    from workbench.domain.refs import AgentVersion, ArtifactTag, Kind, parse
+
+    for ref in map(parse, refs):
+        if isinstance(ref, ArtifactTag) and ref.kind is Kind.RELEASE:
+            yield f"next:  workbench complete {ref.short} --prompt 'fn main() {{'"
+        elif isinstance(ref, AgentVersion):
+            yield f"next:  workbench mcp runner --version {ref.version}"
 
 
 def verify(

@@ -79,8 +79,4 @@ def _hint(name: str, known: Mapping[str, ObjectId]) -> str:
     names = {short(ref) for ref in known if not ref.startswith(("refs/workbench/runs/", "refs/workbench/journal/"))}
     names |= {n.rpartition("/")[0] for n in names if n.count("/") == 2}
     near = difflib.get_close_matches(name, sorted(names), n=3, cutoff=0.5)
-    return (
-        f"did you mean {' or '.join(near)}?"
-        if near
-        else "see `workbench log` and `workbench versions` for what there is"
-    )
+    return f"did you mean {' or '.join(near)}?" if near else "see `workbench log` for what there is"

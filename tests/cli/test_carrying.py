@@ -1,0 +1,50 @@
+"""What comes out of a bundle can be used at once: the command says how."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from workbench.domain.manifest import Manifest
+from workbench.domain.refs import Kind
+from workbench.domain.version import Bump
+from workbench.store.git.repository import GitRepository
+from workbench.store.git.settings import init_hub
+
+WHO = "Ann <ann@localhost>"
+
+
+def bundled(folder: Path, cli: Any) -> Path:
+    """A bundle of a release and of the dataset beside it."""
+    payload = folder / "payload"
+    payload.mkdir()
+    (payload / "a.gguf").write_bytes(b"not opened here")
+    with GitRepository(init_hub(folder / "hub.git")) as repository:
+        for kind in (Kind.RELEASE, Kind.DATASET):
+            staged = repository.artifacts.stage(payload, Manifest(kind, "rust", stage="test"))
+            repository.artifacts.publish(staged, bump=Bump.MINOR, who=WHO, why="a test")
+    done = cli(folder / "hub.git", "bundle", str(folder / "rust.bundle"), "release/rust", "dataset/rust")
+    assert done.returncode == 0, done.stderr
+    return folder / "rust.bundle"
+
+
+def test_unbundle_ends_with_the_command_that_uses_what_came(cli: Any, tmp_path: Path) -> None:
+    bundle = bundled(tmp_path, cli)
+    other = tmp_path / "other repo.git"
+    subprocess.run(["git", "init", "-q", "--bare", str(other)], check=True)
+    done = cli(tmp_path, "unbundle", str(bundle), "--repo", "other repo.git")
+    assert done.returncode == 0, done.stderr
+    *_, count, last = done.stdout.splitlines()
+    assert count == "2 refs taken in"
+    assert last == "next:  workbench complete release/rust/v1.0.0 --prompt 'fn main() {' --repo 'other repo.git'"
+    again = cli(other, "unbundle", str(bundle))
+    assert again.stdout.splitlines() == ["nothing new: all of it is here already"]
+
+
+def test_a_name_that_nothing_resembles_is_answered_with_a_command_that_lists_what_there_is(
+    cli: Any, clone: Path
+) -> None:
+    done = cli(clone, "show", "zzzzzz")
+    assert done.returncode == 4
+    assert "see `workbench log` for what there is" in done.stderr
