@@ -21,7 +21,7 @@ import pytest
 from workbench.app.hub_host import install_hub, open_hub
 from workbench.app.wiring import open_repository
 from workbench.domain.ids import Ulid
-from workbench.domain.run import RunRecord
+from workbench.domain.run import RunRecord, State
 from workbench.hub import runs
 from workbench.hub.context import Hub
 from workbench.hub.queue import PendingPush
@@ -224,6 +224,12 @@ class Desk:
         """Records of runs that a push was told of, oldest first (not those of the jobs inside them)."""
         found = [runs.show_run(self.repository, run) for run in self.repository.runs.list()]
         return [record for record in reversed(found) if not record.trigger.startswith("run ")]
+
+    def running_jobs(self, run: Ulid) -> list[RunRecord]:
+        """Of a push with several jobs: those that have begun."""
+        inner = runs.show_run(self.repository, run).options.get("runs", {}).values()
+        known = [run for run in inner if run in self.repository.runs.list()]
+        return [record for run in known if (record := runs.show_run(self.repository, run)).state is State.RUNNING]
 
     @property
     def repository(self) -> Repository:

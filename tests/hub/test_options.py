@@ -57,6 +57,7 @@ def test_promote_names_the_highest_version_of_the_push(toy: Any) -> None:
         hub.tag(name, low)
     high = hub.edit({"agents/a.py": "x = 2\n"})
     hub.tag("v1.10.0", high)
+    hub.edit({"agents/a.py": "x = 3\n"}, "not tagged yet")
     toy.told(hub.push("-o", "promote=canary", "main", "v1.9.0", "v1.2.0", "v1.10.0"))
     toy.work()
     assert [record.state for record in toy.runs()][1:] == [State.SUCCEEDED]

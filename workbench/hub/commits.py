@@ -65,35 +65,6 @@ def new_commits(objects: PushedObjects, tip: ObjectId) -> Iterator[RawCommit]:
             raise Refused(f"more than {MAX_HISTORY:,} new commits in one push", "push the history in parts")
 
 
-class Ancestry:
-    """Which commit came before which, over the objects of the hub; remembers parents."""
-
-    def __init__(self, objects: PushedObjects) -> None:
-        self._objects = objects
-        self._parents: dict[ObjectId, tuple[ObjectId, ...]] = {}
-
-    def came_before(self, old: ObjectId, new: ObjectId) -> bool:
-        """Whether ``old`` is ``new`` or in its history; False where that cannot be told."""
-        seen, waiting = {new}, [new]
-        for id in waiting:
-            if id == old:
-                return True
-            fresh = [parent for parent in self._parents_of(id) if parent not in seen]
-            seen.update(fresh)
-            waiting += fresh
-            if len(seen) > MAX_HISTORY:
-                return False
-        return False
-
-    def _parents_of(self, id: ObjectId) -> tuple[ObjectId, ...]:
-        if id not in self._parents:
-            try:
-                self._parents[id] = read_commit(self._objects, id).parents
-            except Refused:
-                self._parents[id] = ()
-        return self._parents[id]
-
-
 def is_ancestor(objects: PushedObjects, old: ObjectId, new: ObjectId) -> bool:
     seen, waiting = {new}, [new]
     for id in waiting:

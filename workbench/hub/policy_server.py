@@ -280,11 +280,13 @@ class PolicyServer:
 
         plain = watch.PlainWatcher(_Out(answer), self.hub.clock.now_ms)  # type: ignore[arg-type]
         while not is_over():
-            for event in runs.tail_run(self.hub.repository, run, follow=True, is_stopped=is_over):
+            for event in runs.tail_run(self.hub.repository, run, follow=True, is_stopped=is_over, patience_s=1.0):
                 plain.on(event)
                 if isinstance(event, watch.RunEnded) and event.run == run:
                     return
-            if runs.show_run(self.hub.repository, run).state in FINAL:
+            state = runs.show_run(self.hub.repository, run).state
+            if state in FINAL:
+                answer.say(f"run {run} {state}\n")
                 return
             self._ensure_worker()
         answer.say(f"still running; follow: workbench runs tail {run}\n")

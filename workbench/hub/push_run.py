@@ -47,7 +47,7 @@ class PushRun:
         if record is not None and record.state in FINAL:
             return record
         if record is not None and record.state is State.RUNNING:
-            record = _abandoned(record, self._hub.clock.now_ms())
+            record = self._abandoned(record)
         try:
             if job.kind == "tier":
                 record = record or self._save(tier_record(self._hub, job, run, trigger))
@@ -108,7 +108,7 @@ class PushRun:
     def _several(self, run: Ulid, record: RunRecord, jobs: Sequence[Job], trigger: str) -> RunRecord:
         folder = RunFolder.of(self._hub.repository, run)
         if record.state is State.RUNNING:
-            record = _abandoned(record, self._hub.clock.now_ms())
+            record = self._abandoned(record)
         if record.state is State.ABANDONED:
             record = record.to(State.QUEUED)
         fresh = tuple(StepRecord(step.stage, why=step.why) for step in record.steps)
@@ -159,6 +159,16 @@ class PushRun:
         data = self._hub.repository.runs.read(run, RECORD)
         return RunRecord.from_bytes(data) if data is not None else None
 
+    def _abandoned(self, record: RunRecord) -> RunRecord:
+        """A run whose worker died: what that left running is ended."""
+        folder, now_ms = RunFolder.of(self._hub.repository, record.id), self._hub.clock.now_ms()
+        if not folder.is_held():  # else ``held`` refuses
+            folder.clear()
+        for step in record.steps:
+            if step.state is State.RUNNING:
+                record = record.with_step(step.to(State.ABANDONED, ended_ms=now_ms))
+        return record.to(State.ABANDONED, ended_ms=now_ms, error="its worker ended without a word")
+
     def _save(self, record: RunRecord) -> RunRecord:
         self._hub.repository.runs.write(record.id, {RECORD: record.to_bytes()})
         return record
@@ -173,10 +183,3 @@ class _Events:
     def on(self, event: watch.WalkEvent) -> None:
         with open(self._path, "a", encoding="utf-8", errors="replace") as file:
             file.write(watch.encode(event) + "\n")
-
-
-def _abandoned(record: RunRecord, now_ms: int) -> RunRecord:
-    for step in record.steps:
-        if step.state is State.RUNNING:
-            record = record.with_step(step.to(State.ABANDONED, ended_ms=now_ms))
-    return record.to(State.ABANDONED, ended_ms=now_ms, error="its worker ended without a word")

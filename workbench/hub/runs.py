@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from workbench.domain.errors import Conflict, NotFound
+from workbench.domain.errors import Conflict, Corrupt, NotFound
 from workbench.domain.ids import Ulid, ulid
 from workbench.domain.run import FINAL, RunRecord, State
+from workbench.hub.backlog import pending_in
 from workbench.hub.intents import Intent, Intents
 from workbench.hub.layout import HubLayout
 from workbench.pipeline import records, watch
@@ -20,12 +21,13 @@ from workbench.pipeline.records import EVENTS, RECORD, RunFolder
 from workbench.ports.store import Repository
 
 POLL_S = 0.1
+PATIENCE_S = 5.0  # with an abandoned run: another worker may take it up
 KEPT_RUNS = 200
 
 
 def list_runs(repository: Repository, limit: int = 50) -> Sequence[RunRecord]:
     """Newest first, with what is accepted but not yet taken up."""
-    waiting = [_from_intent(i) for i in _intents(repository).all() if _is_waiting(repository, i)]
+    waiting = [_from_intent(intent) for intent in _waiting(repository)]
     kept = [_seen(repository, record) for record in records.recent(repository, limit)]
     return sorted([*waiting, *kept], key=lambda record: record.id, reverse=True)[:limit]
 
@@ -60,10 +62,11 @@ def tail_run(
     *,
     follow: bool = False,
     is_stopped: Callable[[], bool] = lambda: False,
+    patience_s: float = PATIENCE_S,
 ) -> Iterator[watch.WalkEvent]:
     """The events of a run so far; with ``follow`` those that come, until it ends or ``is_stopped``.
 
-    Ends also when the run is abandoned; who wants to see it resumed follows again.
+    Ends also when the run is abandoned for ``patience_s``; who wants to see it resumed follows again.
     """
     show_run(repository, run)
     position, idle = 0, 0
@@ -77,7 +80,7 @@ def tail_run(
             yield from _events(repository, run, position)[0]
             return
         idle = idle + 1 if state is State.ABANDONED else 0
-        if is_stopped() or idle > 50:
+        if is_stopped() or idle * POLL_S > patience_s:
             return
         time.sleep(POLL_S)
 
@@ -93,15 +96,19 @@ def cancel_run(repository: Repository, run: Ulid) -> RunRecord:
 
 
 def forget_old(repository: Repository, keep: int = KEPT_RUNS) -> Sequence[Ulid]:
-    """Delete the oldest runs that have ended, down to ``keep``."""
-    old = [
-        run
-        for run in islice(repository.runs.list(), keep, None)
-        if (data := repository.runs.read(run, RECORD)) is None or RunRecord.from_bytes(data).state in FINAL
-    ]
+    """Delete the oldest runs that have ended, down to ``keep``; not those that only a newer workbench can read."""
+    old = [run for run in islice(repository.runs.list(), keep, None) if _has_ended(repository, run)]
     if old:
         repository.runs.delete(old)
     return old
+
+
+def _has_ended(repository: Repository, run: Ulid) -> bool:
+    data = repository.runs.read(run, RECORD)
+    try:
+        return data is None or RunRecord.from_bytes(data).state in FINAL
+    except Corrupt:
+        return False
 
 
 def _events(repository: Repository, run: Ulid, position: int) -> tuple[list[watch.WalkEvent], int]:
@@ -125,10 +132,12 @@ def _intents(repository: Repository) -> Intents:
     return Intents(HubLayout(repository.path).intents)
 
 
-def _is_waiting(repository: Repository, intent: Intent) -> bool:
-    if repository.runs.read(intent.run, RECORD) is not None:
-        return False
-    return any(repository.refs.get(move.ref) == move.new for move in intent.moves)
+def _waiting(repository: Repository) -> list[Intent]:
+    """Accepted pushes whose run has no record yet."""
+    if not _intents(repository).all():  # a clone has no queue
+        return []
+    intents = [push.intent for push in pending_in(repository) if push.intent]
+    return [intent for intent in intents if repository.runs.read(intent.run, RECORD) is None]
 
 
 def _from_intent(intent: Intent) -> RunRecord:

@@ -25,14 +25,14 @@ from workbench.domain.refs import MAIN, AgentVersion, Channel
 from workbench.domain.run import RunRecord, State
 from workbench.domain.version import Version
 from workbench.hub import runs
+from workbench.hub.backlog import pending_in
 from workbench.hub.changes import changed_paths
-from workbench.hub.commits import Ancestry, read_commit
+from workbench.hub.commits import read_commit
 from workbench.hub.context import Hub
-from workbench.hub.handled import HandledIndex
 from workbench.hub.intents import Intent
 from workbench.hub.planning import Derivation, Job, started_by
 from workbench.hub.push_run import PushRun
-from workbench.hub.queue import PendingPush, pending
+from workbench.hub.queue import PendingPush
 from workbench.pipeline import records
 
 IDLE_S = 600.0
@@ -42,10 +42,7 @@ MAX_TRIES = 5
 
 def pending_pushes(hub: Hub) -> Sequence[PendingPush]:
     """What is pushed and not handled: a function of refs, ledger and intents."""
-    repository = hub.repository
-    current = {**repository.refs.all("refs/heads/"), **repository.refs.all("refs/tags/v")}
-    handled = HandledIndex(repository.ledger, hub.layout.handled).read()
-    return pending(current, handled, hub.intents.all(), Ancestry(hub.open_objects(())).came_before)
+    return pending_in(hub.repository)
 
 
 @contextmanager

@@ -12,13 +12,13 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from workbench.domain.errors import Conflict, NotFound
+from workbench.domain.errors import Conflict, Corrupt, NotFound
 from workbench.domain.ids import Ulid
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.pipeline.plan import Plan
@@ -64,10 +64,12 @@ def read_record(repository: Repository, run: Ulid) -> RunRecord:
 
 
 def recent(repository: Repository, limit: int = RECENT) -> Iterator[RunRecord]:
-    """Newest first."""
+    """Newest first; records that only a newer workbench can read are passed over."""
     for run in islice(repository.runs.list(), limit):
-        if repository.runs.read(run, RECORD) is not None:
-            yield read_record(repository, run)
+        data = repository.runs.read(run, RECORD)
+        with suppress(Corrupt):
+            if data is not None:
+                yield RunRecord.from_bytes(data)
 
 
 @dataclass(frozen=True)
