@@ -37,6 +37,7 @@ from workbench.pipeline import records
 
 IDLE_S = 600.0
 RETRY_S = 5.0
+QUIET_S = 0.2  # a push that starts nothing is noted after it has ended, not while its author waits
 MAX_TRIES = 5
 
 
@@ -88,7 +89,12 @@ def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
                 while True:
                     done = worker.handle_all()
                     num += done
-                    if not done and not _woken(wake, RETRY_S if worker.is_stuck else idle_s) and not worker.is_stuck:
+                    if done:
+                        continue
+                    if _woken(wake, RETRY_S if worker.is_stuck else idle_s):
+                        if not hub.intents.all():
+                            time.sleep(QUIET_S)
+                    elif not worker.is_stuck:
                         break
         if not pending_pushes(hub):
             return num
