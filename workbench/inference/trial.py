@@ -1,7 +1,8 @@
 """A model opened and asked for one token, as a process of its own: what is done with a stranger's file in the sandbox.
 
-``python -m workbench.inference.trial FILE`` ends with 0 and the token in JSON, or says on standard error why not. What
-llama.cpp does to this process (a crash, an abort, endless memory) is for whoever started it to judge.
+``python -m workbench.inference.trial FILE`` prints ``ready`` when llama.cpp is there and no file has been touched yet;
+it ends with 0 and the token in JSON, or says on standard error why not. What llama.cpp does to this process (a crash,
+an abort, endless memory) is for whoever started it to judge.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from workbench.inference.llama import LlamaLoader
 
 CONTEXT = 64  # tokens: enough for the prompt, and the cache of the largest model stays small
 PROMPT = "fn main() {"
+READY = "ready"
 
 
 def try_model(path: Path) -> tuple[int, ...]:
@@ -29,6 +31,7 @@ def try_model(path: Path) -> tuple[int, ...]:
 
 
 def main(arguments: list[str]) -> int:
+    print(READY, flush=True)
     try:
         print(json.dumps({"tokens": try_model(Path(arguments[0]))}))
     except WorkbenchError as error:

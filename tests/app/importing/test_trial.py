@@ -15,7 +15,7 @@ from workbench.app.agents import open_release
 from workbench.app.importing import trial
 from workbench.app.importing.file import import_file
 from workbench.app.importing.trial import in_sandbox, limits_for
-from workbench.domain.errors import Refused, ToolMissing
+from workbench.domain.errors import Refused, ToolMissing, WorldError
 from workbench.domain.generation import Prompt, Sampling
 from workbench.domain.gguf import parse_header
 from workbench.ports.sandbox import Job, Outcome, SandboxResult
@@ -121,9 +121,22 @@ ENDINGS = {
 @pytest.mark.parametrize("name", ENDINGS)
 def test_every_ending_is_told_in_words(tiny: Any, name: str) -> None:
     outcome, code, stderr, said = ENDINGS[name]
-    jail = Jail(SandboxResult(outcome, code, b"", stderr, False, 61.0))
+    jail = Jail(SandboxResult(outcome, code, b"ready\n", stderr, False, 61.0))
     with pytest.raises(Refused, match=said):
         in_sandbox(tiny.q8, jail)
+
+
+def test_a_sandbox_in_which_llama_cpp_does_not_start_is_not_the_file_s_fault(tiny: Any) -> None:
+    jail = Jail(SandboxResult(Outcome.EXITED, 1, b"", b"ModuleNotFoundError: No module named 'numpy'", False, 1.0))
+    with pytest.raises(WorldError, match=r"cannot be started in the sandbox: ModuleNotFoundError.*numpy") as caught:
+        in_sandbox(tiny.q8, jail)
+    assert not isinstance(caught.value, Refused)
+
+
+def test_the_word_that_the_trial_says_first_is_the_one_that_is_waited_for() -> None:
+    from workbench.inference.trial import READY
+
+    assert f"{READY}\n".encode() == trial.READY
 
 
 def test_without_a_sandbox_nothing_is_opened_and_the_command_that_installs_it_is_named(hub: Any, tiny: Any) -> None:

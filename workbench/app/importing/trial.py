@@ -18,11 +18,12 @@ from typing import TypeAlias
 
 import workbench
 from workbench.app import wiring
-from workbench.domain.errors import Refused, ToolMissing
+from workbench.domain.errors import Refused, ToolMissing, WorldError
 from workbench.ports.sandbox import Job, Limits, Outcome, Sandbox, SandboxResult
 
 Trial: TypeAlias = Callable[[Path], None]  # Refused where the model cannot be opened
 
+READY = b"ready\n"  # as ``inference.trial`` says it; this room does not import llama.cpp
 _MODULES = ("llama_cpp", "numpy", "diskcache", "jinja2", "markupsafe", "typing_extensions")
 _UNWANTED = ("site-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3")
 _ENVIRONMENT = (
@@ -50,6 +51,8 @@ def in_sandbox(model: Path, sandbox: Sandbox | None = None) -> None:
         argv = ("/usr/bin/env", *_ENVIRONMENT, python, "-P", "-m", "workbench.inference.trial", "/in/model/model.gguf")
         folders = {"model": folder / "model", "run": folder / "run"}
         result = sandbox.run(Job(argv=argv, folders=folders, limits=limits_for(model.stat().st_size)))
+    if not result.stdout.startswith(READY):  # the file has not been looked at: it is not its fault
+        raise WorldError(f"llama.cpp cannot be started in the sandbox: {_last_line(result)}", "`workbench doctor`")
     if result.outcome is not Outcome.EXITED or result.exit_code != 0:
         raise Refused(f"{model.name} is refused: {_verdict(result)}", "get the file again from a source you trust")
 
@@ -60,17 +63,21 @@ def limits_for(size_bytes: int) -> Limits:
     return Limits(wall_s=float(seconds), cpu_s=2 * seconds, memory_bytes=BASE_BYTES + 2 * size_bytes)
 
 
-def _verdict(result: SandboxResult) -> str:
+def _last_line(result: SandboxResult) -> str:
+    """The end of what a process said over which a stranger may have had power."""
     said = result.stderr.decode("utf-8", "replace").strip().splitlines()
-    last = "".join(c if c.isprintable() else " " for c in said[-1][:300]) if said else "it does not say why"
+    return "".join(c if c.isprintable() else " " for c in said[-1][:300]) if said else "it does not say why"
+
+
+def _verdict(result: SandboxResult) -> str:
     match result.outcome:
         case Outcome.EXITED:
-            return f"it cannot be opened: {last}"
+            return f"it cannot be opened: {_last_line(result)}"
         case Outcome.TIMEOUT:
             return f"llama.cpp had not opened it after {result.wall_s:.0f} s"
         case Outcome.MEMORY:
             return "llama.cpp needs more memory for it than a model of its size does"
-    return f"llama.cpp crashed on it ({_signal(result.exit_code)}): {last}"
+    return f"llama.cpp crashed on it ({_signal(result.exit_code)}): {_last_line(result)}"
 
 
 def _signal(exit_code: int) -> str:
@@ -89,7 +96,7 @@ def _runtime(folder: Path) -> str:
         return os.path.realpath(sys.executable)
     name = f"python{sys.version_info.major}.{sys.version_info.minor}"
     _put(Path(os.path.realpath(sys.executable)), folder / "python" / "bin" / name)
-    for library in (base / "lib").glob("libpython*"):
+    for library in (base / "lib").glob("*.so*"):  # its own, and where a distribution brings them those it needs
         _put(library, folder / "python" / "lib" / library.name)
     _put(base / "lib" / name, folder / "python" / "lib" / name)
     return f"/in/run/python/bin/{name}"

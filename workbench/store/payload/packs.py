@@ -1,7 +1,7 @@
 """One pack file, written front to back: the fastest durable way to add many or large objects to a repository.
 
 Git's own writers hash with collision detection and deflate even at level 0, at 80 to 100 MiB/s; this one copies stored
-deflate blocks and is bounded by the disk (decision record ``0010-own-pack-writer``). What it writes is an ordinary
+deflate blocks and is bounded by the disk (decision record ``0006-own-pack-writer``). What it writes is an ordinary
 version 2 pack and index, and the tests read it back with git, dulwich and libgit2. Sources: gitformat-pack(5),
 RFC 1950 and RFC 1951. Not here: deltas, reading, and which objects are worth writing.
 
