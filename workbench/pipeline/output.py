@@ -14,6 +14,7 @@ from workbench.domain.stage import STEP_FORMAT, StageResult
 
 MAX_RESULT_BYTES = 8 << 20
 MAX_FILES = 1_000_000
+_RESULT = 'it holds {"format": 1, "counts": {name: whole number}, "metrics": {…}}'
 
 
 def check_files(folder: Path, stage: str) -> int:
@@ -45,8 +46,9 @@ def read_result(step: Path, stage: str) -> StageResult:
         with open(path, "rb") as file:
             data = file.read(MAX_RESULT_BYTES + 1)
     except OSError:
-        raise StageFailed(f"{stage} ended without a result", "as its last act a stage writes result.json") from None
-    hint = 'it holds {"format": 1, "counts": {name: whole number}, "metrics": {…}}'
+        hint = f"as its last act a stage writes result.json beside its output folder; {_RESULT}"
+        raise StageFailed(f"{stage} ended without a result", hint) from None
+    hint = _RESULT
     try:
         if len(data) > MAX_RESULT_BYTES:
             raise ValueError(f"more than {MAX_RESULT_BYTES} bytes")
