@@ -24,6 +24,8 @@ TIERS = ("micro", "fast", "full")
 MAX_UPDATES = 1000
 MAX_OPTIONS = 50
 MAX_WAIT_S = 24 * 3600
+PATHS_FILE = "ci/paths.toml"
+PATHS_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,14 @@ class OptionRule:
     apply: _Apply
 
 
+_PATH = re.compile(r"(?!/)(?!(?:.*/)?\.\.?(?:/|\Z)).+\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
 
 
 def choice(what: str, value: str, allowed: Collection[str]) -> str:
     """The value; Refused, with the nearest one that is allowed, when it is not."""
     if value not in allowed:
-        raise Refused(f"{what}: {shown(value)!r} is not one of {', '.join(sorted(allowed))}", _nearest(value, allowed))
+        raise Refused(f"{what}: '{shown(value)}' is not one of {', '.join(sorted(allowed))}", _nearest(value, allowed))
     return value
 
 
@@ -167,7 +170,7 @@ def parse_options(given: Sequence[str]) -> PushOptions:
         if rule is None:
             match = difflib.get_close_matches(name, list(OPTIONS), n=1, cutoff=0.4)
             nearest = f"did you mean {OPTIONS[match[0]].usage}? " if match else ""
-            raise Refused(f"unknown push option {shown(text)!r}", f"{nearest}Known are: {usages()}")
+            raise Refused(f"unknown push option '{shown(text)}'", f"{nearest}Known are: {usages()}")
         if name in seen and name not in _REPEATABLE:
             raise Refused(f"push option {name} is given twice", "give it once")
         if rule.value == "none" and equals:
@@ -275,13 +278,14 @@ def judge_paths(pusher: str, changed: Collection[str], rules: Sequence[PathRule]
     """Refused when the pusher may not change one of the paths."""
     rule = next((rule for rule in rules if fnmatchcase(pusher, rule.who)), None)
     if rule is None:
-        raise Refused(f"{shown(pusher)} may not push", "ask for a line in ci/paths.toml")
+        raise Refused(f"{shown(pusher)} may not push", f"ask for a line in {PATHS_FILE}")
     for path in sorted(changed):
-        if (rule.only and not _under(path, rule.only)) or _under(path, rule.never):
-            allowed = f"only {', '.join(rule.only)}" if rule.only else f"anything but {', '.join(rule.never)}"
+        if (rule.only and not _under(path, rule.only)) or _touches(path, rule.never):
+            allowed = f"only {', '.join(rule.only)}" if rule.only else "anything"
+            allowed += f" but {', '.join(rule.never)}" if rule.never else ""
             raise Refused(
                 f"{shown(pusher)} may not change {shown(path)}",
-                f"allowed is {allowed}; a person can push it, or change ci/paths.toml",
+                f"allowed is {allowed}; a person can push it, or change {PATHS_FILE}",
             )
 
 
@@ -289,25 +293,40 @@ def _under(path: str, folders: Sequence[str]) -> bool:
     return any(path == folder.rstrip("/") or path.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
+def _touches(path: str, folders: Sequence[str]) -> bool:
+    """Whether a change of ``path`` is one of a folder. A path that ends in ``/`` stands for anything below it."""
+    return _under(path, folders) or (path.endswith("/") and any(folder.startswith(path) for folder in folders))
+
+
 def parse_path_rules(raw: Any) -> tuple[PathRule, ...]:
-    """``[[rule]]`` tables with ``who``, ``only`` and ``never``; UserError for anything else."""
-    if not isinstance(raw, Mapping) or set(raw) != {"rule"} or not isinstance(raw["rule"], list):
-        raise UserError("ci/paths.toml: expected a list of [[rule]] tables", "see workbench/docs/formats.md")
-    found = []
-    for table in raw["rule"]:
-        unknown = set(table) - {"who", "only", "never"}
-        if unknown or not isinstance(table.get("who"), str):
-            raise UserError("ci/paths.toml: a rule has who, only and never", f"unknown: {', '.join(sorted(unknown))}")
-        only, never = (tuple(str(p) for p in table.get(key, ())) for key in ("only", "never"))
-        found.append(PathRule(table["who"], only, never))
-    return tuple(found)
+    """``format`` and ``[[rule]]`` tables with ``who``, ``only`` and ``never``; UserError for anything else."""
+    hint = f"it has `format = {PATHS_FORMAT}` and [[rule]] tables, see workbench/docs/formats.md"
+    if not isinstance(raw, Mapping) or raw.get("format") != PATHS_FORMAT or isinstance(raw.get("format"), bool):
+        found = raw.get("format") if isinstance(raw, Mapping) else raw
+        raise UserError(f"{PATHS_FILE}: unknown format {shown(repr(found))}", hint)
+    if set(raw) != {"format", "rule"} or not isinstance(raw["rule"], list):
+        raise UserError(f"{PATHS_FILE} is not a list of [[rule]] tables", hint)
+    return tuple(_path_rule(table) for table in raw["rule"])
+
+
+def _path_rule(table: Any) -> PathRule:
+    hint = 'for example: who = "bot-*", only = ["docs/"], never = ["docs/private/"]'
+    if not isinstance(table, Mapping) or not set(table) <= {"who", "only", "never"}:
+        raise UserError(f"{PATHS_FILE}: a rule has who, only and never, not {shown(repr(table))}", hint)
+    who, only, never = table.get("who"), table.get("only", []), table.get("never", [])
+    if not isinstance(who, str) or not who:
+        raise UserError(f"{PATHS_FILE}: who is a pattern of pushers' names, not {shown(repr(who))}", hint)
+    for paths in (only, never):
+        if not isinstance(paths, list) or not all(isinstance(path, str) and _PATH.match(path) for path in paths):
+            raise UserError(f"{PATHS_FILE}: only and never are lists of paths, not {shown(repr(paths))}", hint)
+    return PathRule(who, tuple(only), tuple(never))
 
 
 def tiers_for(changed: Collection[str]) -> bool:
     """Whether changed paths ask for tests: agent code, state or the tests themselves."""
-    return any(_under(path, ("agents", "state", "tests", "ci/tiers.toml")) for path in changed)
+    return under_any(changed, ("agents/", "state/", "tests/", "ci/tiers.toml"))
 
 
 def under_any(changed: Collection[str], folders: Sequence[str]) -> bool:
-    """Whether one of the paths is one of the folders or lies below it."""
-    return any(_under(path, folders) for path in changed)
+    """Whether one of the paths is one of the folders (or files), lies below it, or may stand for something there."""
+    return any(_touches(path, folders) for path in changed)

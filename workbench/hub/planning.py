@@ -163,7 +163,7 @@ class Derivation:
                 raise Refused(f"stage.run: {what}", hint)
 
     def _affected(self, definition: Definition, changed: frozenset[str]) -> str:
-        if definition.path in changed:
+        if rules.under_any(changed, (definition.path,)):
             return f"{definition.path} changed"
         code = [path for use in definition.stages for path in use.spec.code_paths]
         return "stage code changed" if rules.under_any(changed, (*BUILT_IN_CODE, *code)) else ""

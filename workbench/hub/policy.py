@@ -13,7 +13,7 @@ from workbench.domain import push as rules
 from workbench.domain.errors import Refused, UserError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import RefMove
-from workbench.domain.push import PATH_RULES, PathRule, Push
+from workbench.domain.push import PATH_RULES, PATHS_FILE, PathRule, Push
 from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag, Branch, Ref
 from workbench.domain.tree_rules import BadTree, Measure, TreeLimits, TreeWalk, shown
 from workbench.domain.version import Version
@@ -25,7 +25,6 @@ from workbench.ports.store import Refs
 
 SOURCE = TreeLimits()
 PAYLOAD = TreeLimits(blob_bytes=None)
-PATHS_FILE = "ci/paths.toml"
 MAX_CLEAN = 200_000
 
 
@@ -71,7 +70,7 @@ def judge(push: Push, objects: PushedObjects, current: Refs, clean: CleanTrees) 
     _judge_versions(typed, current)
     changed = _changed(objects, before, main) if moved is not None else frozenset[str]()
     rules.judge_paths(push.pusher, changed, _path_rules(objects, before))
-    if moved is not None and PATHS_FILE in changed:
+    if moved is not None and rules.under_any(changed, (PATHS_FILE,)):
         _check_path_rules(objects, moved.new)
     clean.trim()
     return Judged(push, typed, main, before, changed)

@@ -189,7 +189,7 @@ class PolicyServer:
         return [folder]
 
     def _check_definitions(self, view: Objects, judged: Judged) -> None:
-        if judged.main is not None and "ci/tiers.toml" in judged.changed:
+        if judged.main is not None and rules.under_any(judged.changed, ("ci/tiers.toml",)):
             for tier in rules.TIERS:
                 load_tier(view, judged.main, tier)
 

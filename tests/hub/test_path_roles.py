@@ -1,0 +1,88 @@
+"""Who may touch which path of main, by real pushes: the table holds as it stood before the push."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TABLE = """
+format = 1
+[[rule]]
+who = "bot-*"
+only = ["docs/"]
+never = ["docs/private/"]
+[[rule]]
+who = "alice"
+"""
+
+
+def test_roles_are_those_of_the_table_on_main(desk: Any) -> None:
+    hub = desk.under_test
+    hub.edit({"README": "hello\n", "docs/a.md": "a\n"})
+    assert hub.push("main").accepted
+    hub.edit({"ci/paths.toml": TABLE})
+    assert hub.push("main").accepted
+    tries = [
+        ("docs/a.md", "bot-1", ""),
+        ("docs/private/b.md", "bot-1", "bot-1 may not change docs/private/b.md"),
+        ("README", "bot-1", "allowed is only docs/ but docs/private/"),
+        ("ci/paths.toml", "bot-1", "bot-1 may not change ci/paths.toml"),
+        ("README", "bob", "bob may not push: ask for a line in ci/paths.toml"),
+        ("docs/a.md", "Bot-1", "may not push"),
+        ("README", "alice", ""),
+    ]
+    for number, (path, pusher, refusal) in enumerate(tries):
+        before = hub.source_refs()
+        hub.edit({path: f"{number}\n" if path != "ci/paths.toml" else TABLE + '[[rule]]\nwho = "*"\n'})
+        pushed = hub.push("main", pusher=pusher)
+        assert pushed.accepted is (not refusal), (path, pusher, pushed.text)
+        assert refusal in pushed.text
+        if refusal:
+            assert hub.source_refs() == before
+            hub.git("reset", "-q", "--hard", "HEAD~1")
+
+
+def test_nobody_gives_a_right_to_themselves(desk: Any) -> None:
+    hub = desk.under_test
+    hub.edit({"state/a.json": "{}\n"})
+    assert hub.push("main").accepted
+    hub.edit({"ci/paths.toml": 'format = 1\n[[rule]]\nwho = "*"\n', "agents/a.py": "x = 1\n"})
+    pushed = hub.push("main", pusher="tuner")
+    assert not pushed.accepted
+    assert "tuner may not change agents/a.py" in pushed.text
+
+
+def test_a_merge_is_judged_by_what_it_changes_on_main_and_a_deletion_is_a_change(desk: Any) -> None:
+    hub = desk.under_test
+    hub.edit({"state/a.json": "{}\n", "agents/a.py": "x = 1\n"})
+    assert hub.push("-o", "ci.skip", "main").accepted
+    hub.git("checkout", "-q", "-b", "side")
+    hub.edit({"state/b.json": "{}\n"})
+    hub.git("checkout", "-q", "main")
+    hub.git("merge", "-q", "--no-ff", "-m", "merge", "side")
+    assert hub.push("-o", "ci.skip", "main", pusher="tuner").accepted
+    hub.git("rm", "-q", "agents/a.py")
+    hub.git("commit", "-q", "-m", "gone")
+    assert "tuner may not change agents" in hub.push("main", pusher="tuner").text
+
+
+def test_a_table_that_is_wrong_is_refused_before_it_locks_everybody_out(desk: Any) -> None:
+    hub = desk.under_test
+    hub.edit({"README": "hello\n"})
+    assert hub.push("main").accepted
+    for text, says in [
+        ("[[rule]]\nwho = 3\n", "unknown format None"),
+        ("format = 1\n[[rule]]\nwho = 3\n", "who is a pattern"),
+        ("format = 1\n[[rule]\n", "cannot be read"),
+        ("format = 1\n[[rule]]\nwho = 'a'\nonly = 'docs'\n", "lists of paths"),
+        ("\0", "cannot be read"),
+    ]:
+        hub.edit({"ci/paths.toml": text})
+        pushed = hub.push("main")
+        assert not pushed.accepted
+        assert "ci/paths.toml" in pushed.text
+        assert says in pushed.text
+    hub.edit({"ci/paths.toml": TABLE})
+    assert hub.push("main").accepted
+    hub.git("rm", "-q", "ci/paths.toml")
+    hub.git("commit", "-q", "-m", "back to the rules that come with a hub")
+    assert hub.push("main").accepted
