@@ -242,6 +242,21 @@ def test_many_faults_are_counted_and_the_first_ones_named(loose: Whole) -> None:
     assert found[-1].what.startswith("1 objects have")
 
 
+def test_a_blob_that_is_too_large_to_be_held_is_hashed_as_it_streams(tmp_path: Path) -> None:
+    """git itself does not look at the hash of what it streams."""
+    hub = install_hub(tmp_path / "hub.git")
+    with GitRepository(hub) as repository:
+        data = bytes((64 << 20) + 1)
+        blob = repository.objects.add_blob(data)
+        tree = repository.objects.add_tree(None, {"large.bin": blob})
+        assert [finding.severity for finding in whole(repository.objects, [tree], hub)] == ["ok"]
+        path = hub / "objects" / blob[:2] / blob[2:]
+        path.chmod(0o644)
+        path.write_bytes(zlib.compress(b"blob %d\0" % len(data) + data[:-1] + b"\1", 1))
+        found = [f.what for f in whole(repository.objects, [tree], hub) if f.severity == "error"]
+    assert found == [f"blob {blob}: it does not have the bytes of its name"]
+
+
 def test_the_command_ends_with_another_exit_code_and_says_what_to_do(loose: Whole) -> None:
     hub = loose.copy()
     victim = git(hub, "rev-parse", "refs/tags/release/rust/v1.0.0:payload/weights.bin").decode().strip()
