@@ -39,6 +39,7 @@ class StageSpec:
     resolve: Callable[[int, Params], dict[str, Any]]  # (dial, given) -> all parameters; UserError on a wrong one
     libraries: tuple[str, ...] = ()  # distributions whose version is part of the action key
     tools: tuple[str, ...] = ()  # programs whose --version is part of the action key, where they are installed
+    tools_for: Callable[[Params], tuple[str, ...]] | None = None  # more of them, that only some parameters use
     hardware: bool = False  # instruction set and thread count are part of the key (training)
     previous: bool = False  # reads the previous version of what it makes, as input role "previous" (evaluate)
     major_params: tuple[str, ...] = ()  # a change of these changes the output's format or ids: a major bump

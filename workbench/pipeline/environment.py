@@ -14,17 +14,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from workbench.domain.errors import ToolMissing
-from workbench.domain.stage import StageSpec
+from workbench.domain.stage import Params, StageSpec
 
 
-def environment_of(spec: StageSpec, threads: int) -> dict[str, str]:
+def environment_of(spec: StageSpec, threads: int, params: Params) -> dict[str, str]:
     """Name -> version, for the manifest and the action key. ToolMissing when a declared library is not installed."""
     found = {"format": str(spec.output_format)}
     if not spec.command:
         found["python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
     for library in spec.libraries:
         found[library] = _library(library, spec.name)
-    for tool in spec.tools:
+    for tool in (*spec.tools, *(spec.tools_for(params) if spec.tools_for else ())):
         found[tool] = _tool(tool)
     if spec.hardware:
         found["isa"] = instruction_set()

@@ -243,7 +243,7 @@ class Planner:
             params=use.params,
             seed=use.seed,
             inputs={each.role: each.artifact.tree for each in inputs if each.artifact},
-            environment=environment_of(use.spec, self.definition.threads),
+            environment=environment_of(use.spec, self.definition.threads, use.params),
         )
 
     @cached_property

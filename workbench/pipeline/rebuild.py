@@ -126,7 +126,7 @@ class Rebuild:
             params=manifest.params,
             seed=manifest.seed,
             inputs={each.role: each.entry.tree for each in inputs},
-            environment=environment_of(spec, self._threads(recorded)),
+            environment=environment_of(spec, self._threads(recorded), manifest.params),
         )
         reason = compare(None, parts)
         return StepPlan(use, True, inputs, parts, reason)

@@ -77,7 +77,7 @@ def _parse(params: FilterParams, task: Task, data: bytes, license: str, rank: in
     from workbench.stages.filter.normalise import normalise
 
     normalised = normalise(data)
-    if drop := syntax.broken(normalised.tree):
+    if drop := syntax.broken(normalised):
         return Verdict(task.path, task.package, len(data), drop)
     text = normalised.text
     task.target.write_bytes(text)

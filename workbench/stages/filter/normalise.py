@@ -1,39 +1,34 @@
 """One spelling for what differs without meaning: byte order mark, line ends, trailing blanks, the final newline.
 
 What is proposed is taken only where the syntax tree stays the same, node for node; else a weaker proposal is tried, and
-at last the file is kept as it was. So blanks in string literals, and those that end a comment's line, stay.
+at last the file is kept as it was. So blanks in string literals and in documentation, which are part of the program,
+stay.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-
-from tree_sitter import Tree
 
 from workbench.stages.filter import syntax
+from workbench.stages.filter.syntax import Parsed
 
 BOM = b"\xef\xbb\xbf"
 _TRAILING = re.compile(rb"[ \t]+(?=\n|\Z)")
 
 
-@dataclass(frozen=True)
-class Normalised:
-    text: bytes
-    tree: Tree
-
-
-def normalise(data: bytes) -> Normalised:
-    """The most normalised form of ``data`` that has the syntax tree of ``data``."""
+def normalise(data: bytes) -> Parsed:
+    """The most normalised form of ``data`` that has the syntax tree of ``data``; it is its own normal form."""
     before = syntax.parse(data)
+    if before.costly:
+        return before
     for proposed in _proposals(data):
         if proposed == data:
             break
         after = syntax.parse(proposed)
         if syntax.same(before, after):
-            return Normalised(proposed, after)
-    return Normalised(data, before)
+            return after
+    return before
 
 
 def _proposals(data: bytes) -> Iterator[bytes]:

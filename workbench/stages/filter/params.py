@@ -28,6 +28,17 @@ FOLDERS = (
 
 
 class FilterParams(StageParams):
+    """What is kept. ``compile`` asks rustc, in the sandbox, about each file alone, after every other rule:
+
+    - ``off``: it is not asked;
+    - ``record``: its answer stands in ``files.jsonl`` (ok, unresolved, error, timeout) and drops nothing;
+    - ``require``: files that are wrong by themselves (error, timeout) are dropped. Files that only miss what lies
+      outside them (other crates, modules, macros, features: unresolved) are kept, since no file of a crate is whole
+      alone.
+
+    The edition is that of the nearest ``Cargo.toml``; ``edition`` holds where there is none.
+    """
+
     excluded_folders: tuple[str, ...] = FOLDERS
     max_bytes: int = Field(default=1_000_000, ge=1, le=4_000_000)
     max_line: int = Field(default=1000, ge=1)  # characters of the longest line
@@ -38,4 +49,4 @@ class FilterParams(StageParams):
     near_tokens: int = Field(default=5, ge=1, le=20)  # tokens of a shingle
     near_permutations: int = Field(default=256, ge=16, le=1024)
     compile: Literal["off", "record", "require"] = "off"
-    edition: Literal["2018", "2021", "2024"] = "2021"
+    edition: Literal["2015", "2018", "2021", "2024"] = "2021"

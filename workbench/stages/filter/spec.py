@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from workbench.domain.refs import Kind
-from workbench.domain.stage import StageSpec
+from workbench.domain.stage import Params, StageSpec
 
 
 def resolve(dial: int, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,10 +17,16 @@ def resolve(dial: int, given: Mapping[str, Any]) -> dict[str, Any]:
     return resolve_params(FilterParams, given, stage="filter").model_dump(mode="json")
 
 
+def tools_for(params: Params) -> tuple[str, ...]:
+    """The compiler's version shapes the output only where the compiler is asked."""
+    return ("rustc",) if params.get("compile", "off") != "off" else ()
+
+
 SPEC = StageSpec(
     name="filter",
     reads=(Kind.RAW,),
     makes=Kind.FILTERED,
     resolve=resolve,
     libraries=("tree-sitter", "tree-sitter-rust", "datasketch", "numpy", "license-expression", "pyaskalono"),
+    tools_for=tools_for,
 )

@@ -42,7 +42,7 @@ def run(context: StageContext) -> StageResult:
     drops = {verdict.path: verdict.drop for verdict in verdicts if verdict.drop}
     kept = [verdict for verdict in verdicts if not verdict.drop]
     kept = _without_copies(context, params, kept, drops)
-    compiled = _compile(context, params, kept, tasks, drops)
+    compiled = _compile(context, params, kept, tasks, raw, drops)
     kept = [verdict for verdict in kept if verdict.path not in drops]
     if not kept:
         raise UserError("the filter keeps no file", f"reasons: {_summary(drops)}; loosen its parameters or crawl more")
@@ -119,20 +119,27 @@ def _without_copies(
 
 
 def _compile(
-    context: StageContext, params: FilterParams, kept: Sequence[Verdict], tasks: Sequence[Task], drops: dict[str, Drop]
+    context: StageContext,
+    params: FilterParams,
+    kept: Sequence[Verdict],
+    tasks: Sequence[Task],
+    raw: Path,
+    drops: dict[str, Drop],
 ) -> dict[str, str]:
-    """By path, what rustc said; with ``require`` what does not compile is dropped."""
+    """By path, what rustc said; with ``require`` a file that is wrong by itself is dropped."""
     if params.compile == "off":
         return {}
     targets = {task.path: task.target for task in tasks}
+    editions = {v.package: compiling.Editions(raw / rows.PACKAGES_FOLDER / v.package, params.edition) for v in kept}
+    questions = [compiling.Question(targets[v.path], editions[v.package].of(check.folder_of(v.path))) for v in kept]
     said: dict[str, str] = {}
-    files = [targets[verdict.path] for verdict in kept]
-    answers = compiling.check(context.sandbox, files, edition=params.edition, workers=context.workers)
+    answers = compiling.check(context.sandbox, questions, workers=context.workers)
     for number, (verdict, (status, detail)) in enumerate(zip(kept, answers, strict=True), 1):
         said[verdict.path] = status
         if params.compile == "require" and status in ("error", "timeout"):
-            drops[verdict.path] = Drop("compile", detail or status)
+            drops[verdict.path] = Drop("compile", detail)
         context.progress(number, len(kept), "compiled files")
+    context.say("rustc: " + ", ".join(f"{count} {status}" for status, count in sorted(Counter(said.values()).items())))
     return said
 
 
