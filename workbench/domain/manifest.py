@@ -22,6 +22,11 @@ MANIFEST = "manifest.json"
 PAYLOAD = "payload"
 
 
+def chunk_name(index: int) -> str:
+    """Where a chunk lies below its file, ``<00..>/<000..>``: in Git's order the names are in file order."""
+    return f"{index // 1000:02d}/{index % 1000:03d}"
+
+
 @dataclass(frozen=True, order=True)
 class FileEntry:
     """One file of the payload. ``chunks`` is 0 for a plain blob, else the number of blobs its tree holds in order."""

@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Iterator
 
 from workbench.domain.errors import Corrupt, Refused, UserError
-from workbench.domain.ids import ObjectId
-from workbench.domain.manifest import MANIFEST, PAYLOAD, FileEntry, Manifest
+from workbench.domain.ids import ObjectId, object_id, ulid
+from workbench.domain.manifest import MANIFEST, PAYLOAD, FileEntry, Manifest, chunk_name
 from workbench.domain.refs import ArtifactTag
 from workbench.domain.tree_rules import FOLDER_MODE, RawEntry, shown
-from workbench.hub.commits import RawCommit
+from workbench.hub.commits import RawCommit, read_commit
 from workbench.hub.objects import PushedObjects, tree_entries
 
+_AGAIN = "publish it again with `workbench`"
 MAX_MANIFEST_BYTES = 32 << 20
 MAX_BLOB_BYTES = 16 << 20  # larger files are trees of chunks
 
@@ -36,7 +37,37 @@ def check_artifact(objects: PushedObjects, tag: ArtifactTag, commit: RawCommit) 
             f"artifact {tag.short} holds {held} payload objects, its manifest lists {listed}",
             "publish it again: every file is listed",
         )
+    _check_trailers(objects, tag, commit.id, manifest)
     return manifest
+
+
+def _check_trailers(objects: PushedObjects, tag: ArtifactTag, commit: ObjectId, manifest: Manifest) -> None:
+    """What the commit says of the inputs is what the manifest says; where an input is here, it is that very tree."""
+    where = f"artifact {tag.short}"
+    trailers = objects.view.commit(commit).trailers
+    try:
+        inputs = [_input(value) for key, value in trailers if key == "Input"]
+        for key, check in (("Source", object_id), ("Run", ulid)):
+            values = [value for name, value in trailers if name == key]
+            if len(values) > 1:
+                raise UserError(f"{len(values)} trailers {key}")
+            for value in values:
+                check(value)
+    except UserError as error:
+        raise Refused(f"{where} has a wrong trailer: {shown(error.what)}", _AGAIN) from error
+    if sorted((t.kind, t.name) for t, _ in inputs) != sorted((each.kind, each.name) for each in manifest.inputs):
+        raise Refused(f"{where}: its trailers name other inputs than its manifest", _AGAIN)
+    trees = {(each.kind, each.name, each.tree) for each in manifest.inputs}
+    for input_tag, id in inputs:
+        if objects.header(id) and (input_tag.kind, input_tag.name, read_commit(objects, id).tree) not in trees:
+            raise Refused(
+                f"{where}: its input {input_tag.short} {id[:10]} is not the tree that its manifest says", _AGAIN
+            )
+
+
+def _input(value: str) -> tuple[ArtifactTag, ObjectId]:
+    short, _, commit = value.partition(" ")
+    return ArtifactTag.parse(short), object_id(commit)
 
 
 def _manifest(objects: PushedObjects, tag: ArtifactTag, entry: RawEntry) -> Manifest:
@@ -78,10 +109,12 @@ def _check_file(objects: PushedObjects, tag: ArtifactTag, entry: RawEntry | None
         raise Refused(f"{where} is in the manifest but not in the payload", "publish it again")
     blobs = [entry.id]
     if entry.mode == FOLDER_MODE:
-        chunks = tree_entries(objects, entry.id)
-        if len(chunks) != file.chunks or any(chunk.mode == FOLDER_MODE for chunk in chunks):
-            raise Refused(f"{where} is not the {file.chunks} chunks that its manifest says", "publish it again")
-        blobs = [chunk.id for chunk in chunks]
+        chunks = _chunks(objects, entry.id)
+        if [name for name, _ in chunks] != [chunk_name(index) for index in range(len(chunks))]:
+            raise Refused(f"{where} has chunks of other names than 00/000, 00/001, …", _AGAIN)
+        if len(chunks) != file.chunks:
+            raise Refused(f"{where} is not the {file.chunks} chunks that its manifest says", _AGAIN)
+        blobs = [id for _, id in chunks]
     elif file.chunks:
         raise Refused(f"{where} is one blob, its manifest says {file.chunks} chunks", "publish it again")
     digest, size = hashlib.sha256(), 0
@@ -90,6 +123,16 @@ def _check_file(objects: PushedObjects, tag: ArtifactTag, entry: RawEntry | None
         size += len(data)
     if (size, digest.hexdigest()) != (file.size, file.sha256):
         raise Refused(f"{where} does not match its checksum", "it was changed after it was published: publish it again")
+
+
+def _chunks(objects: PushedObjects, file: ObjectId) -> list[tuple[str, ObjectId]]:
+    """The blobs of a file that was cut, with their names below it, in Git's order."""
+    found = []
+    for group in tree_entries(objects, file):
+        inner = tree_entries(objects, group.id) if group.mode == FOLDER_MODE else [group]
+        above = f"{group.name.decode()}/" if group.mode == FOLDER_MODE else ""
+        found += [(above + chunk.name.decode(), chunk.id) for chunk in inner]
+    return found
 
 
 def _bounded(objects: PushedObjects, blobs: list[ObjectId], where: str) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
+from workbench.domain import manifest
 from workbench.domain.errors import Refused
 from workbench.domain.gguf import HostileHeader
 from workbench.store.payload.tensors import Layout, gguf_layout, safetensors_layout
@@ -45,10 +46,10 @@ def is_text(name: str) -> bool:
 
 
 def chunk_name(index: int) -> str:
-    """``<00..>/<000..>``: in Git's order the names are in file order."""
+    """As the domain says, within bounds."""
     if index >= MAX_CHUNKS:
         raise Refused(f"a file has more than {MAX_CHUNKS} chunks", "split it into several files; 100 GB is a good size")
-    return f"{index // 1000:02d}/{index % 1000:03d}"
+    return manifest.chunk_name(index)
 
 
 def chunks(stream: BinaryIO, name: str, size: int) -> Iterator[bytes]:
