@@ -1,0 +1,320 @@
+"""The two clients that a hook may run, Perl and Python: the same request, words and verdict, byte for byte."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.cli import hook_client
+from workbench.hub import install, wire
+from workbench.hub.layout import FOLDER, SOCKET, HubLayout
+
+CLI = Path(hook_client.__file__).parent
+PERL_TEXT = (CLI / "hook_client.pl").read_text()
+PYTHON_TEXT = (CLI / "hook_client.py").read_text()
+A, B, ZERO = "a" * 40, "b" * 40, "0" * 40
+LANGUAGES = ("perl", "python")
+needs_perl = pytest.mark.skipif(not install.PERL.is_file(), reason="no Perl here")
+
+
+@dataclass(frozen=True)
+class Case:
+    verb: str
+    stdin: bytes
+    answers: Sequence[bytes] = (b"\x000",)  # what the policy process sends, piece by piece
+    options: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Told:
+    request: bytes
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+def packet(line: bytes) -> bytes:
+    return b"%04x" % (len(line) + 4) + line
+
+
+def proc(lines: Sequence[bytes], *, options: Sequence[bytes] | None = None, end: bytes = b"") -> bytes:
+    """What git says to proc-receive."""
+    hello = packet(b"version=1\0atomic" + (b" push-options" if options is not None else b"")) + b"0000"
+    said = hello + b"".join(packet(line + end) for line in lines) + b"0000"
+    return said + (b"".join(packet(option + end) for option in options) + b"0000" if options is not None else b"")
+
+
+ONE = f"{A} {B} refs/heads/main".encode()
+TWO = [ONE, f"{ZERO} {B} refs/heads/with space é".encode()]
+MANY = b"".join(b"%s %s refs/heads/b%d\n" % (A.encode(), B.encode(), number) for number in range(999))
+WAITS = [b"ci.tier=full", b"run.wait"]
+CASES = {
+    "accepted": Case("pre-receive", ONE + b"\n"),
+    "refused": Case("pre-receive", ONE + b"\n", (b"workbench: refused: no\n", b"\x001")),
+    "at-once": Case("pre-receive", ONE + b"\n", (b"workbench: refused: no\n\x001",)),
+    "beats": Case("pre-receive", ONE + b"\n", (b"\1", b"\1\1one\n\1", b"two\n", b"\1\x00", b"0")),
+    "split-verdict": Case("pre-receive", ONE + b"\n", (b"text\n\x00", b"1")),
+    "no-newline": Case("pre-receive", ONE, (b"half a line", b" and the rest", b"\x000")),
+    "long-answer": Case("pre-receive", ONE, (b"x" * 300_000 + b"\n", b"\x000")),
+    "many-refs": Case("pre-receive", MANY),
+    "no-refs": Case("pre-receive", b""),
+    "options": Case("pre-receive", ONE, options=("ci.skip", "ci.variable=A=é ü", "x=")),
+    "empty-option": Case("pre-receive", ONE, options=("",)),
+    "utf8": Case("pre-receive", TWO[1] + b"\n", ("é ü 日本 🦀\n".encode(), b"\x000")),
+    "cut-utf8": Case("pre-receive", ONE, ("é".encode()[:1], "é".encode()[1:] + b"\n", b"\x000")),
+    "not-utf8": Case("pre-receive", f"{A} {B} refs/heads/".encode() + b"\xff\xfe\n", (b"\xff\n", b"\x001")),
+    "quarantine": Case("pre-receive", ONE, environment=(("GIT_QUARANTINE_PATH", "/somewhere/objects/tmp_objdir"),)),
+    "pusher": Case("pre-receive", ONE, environment=(("WORKBENCH_PUSHER", "álice"), ("REMOTE_USER", "other"))),
+    "remote-user": Case("pre-receive", ONE, environment=(("REMOTE_USER", "bob"),)),
+    "empty-names": Case("pre-receive", ONE, environment=(("REMOTE_USER", ""), ("GL_USERNAME", "carol"))),
+    "cut-off-after-words": Case("pre-receive", ONE, (b"a word\n",)),
+    "proc-accepted": Case("proc-receive", proc([ONE])),
+    "proc-refused": Case("proc-receive", proc(TWO), (b"workbench: refused: no\n", b"\x001")),
+    "proc-options": Case("proc-receive", proc(TWO, options=WAITS), (b"workbench: run 1\n\x000",)),
+    "proc-no-options": Case("proc-receive", proc([ONE], options=[])),
+    "proc-newlines": Case("proc-receive", proc(TWO, options=[b"ci.skip"], end=b"\n")),
+    "proc-utf8": Case("proc-receive", proc([TWO[1]], options=["ci.variable=A=é".encode()])),
+    "proc-cut-off-after-words": Case("proc-receive", proc(TWO), (b"a word\n",)),
+}  # fmt: skip
+
+
+def hook_text(verb: str, language: str) -> str:
+    name = f"{verb}.perl" if language == "perl" else verb
+    return install.stamped((install._templates() / name).read_text(), sys.executable)
+
+
+def told(folder: Path, case: Case, language: str) -> Told:
+    """Run one client against a policy process that says what the case says."""
+    hook = folder / case.verb
+    hook.write_text(hook_text(case.verb, language))
+    hook.chmod(0o755)
+    (folder / FOLDER).mkdir(exist_ok=True)
+    path = folder / FOLDER / SOCKET
+    path.unlink(missing_ok=True)
+    options = {f"GIT_PUSH_OPTION_{n}": text for n, text in enumerate(case.options)}
+    if case.options:
+        options["GIT_PUSH_OPTION_COUNT"] = str(len(case.options))
+    environment = {"PATH": "/usr/bin:/bin", "LOGNAME": "dave", **options, **dict(case.environment)}
+    requests: list[bytes] = []
+
+    def answer() -> None:
+        connection = listener.accept()[0]
+        with connection:
+            data = b""
+            while part := connection.recv(65536):
+                data += part
+            requests.append(data)
+            for piece in case.answers:
+                connection.sendall(piece)
+
+    here = os.open(".", os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as listener:
+        os.chdir(folder)  # the name of a socket is short
+        try:
+            listener.bind(f"{FOLDER}/{SOCKET}")
+        finally:
+            os.fchdir(here)
+            os.close(here)
+        listener.listen(1)
+        server = threading.Thread(target=answer)
+        server.start()
+        done = subprocess.run([hook], cwd=folder, input=case.stdin, capture_output=True, env=environment, timeout=30)
+        server.join()
+    return Told(requests[0], done.returncode, done.stdout, done.stderr)
+
+
+@needs_perl
+@pytest.mark.parametrize("name", CASES)
+def test_both_clients_ask_and_answer_alike(tmp_path: Path, name: str) -> None:
+    perl, python = (told(tmp_path, CASES[name], language) for language in LANGUAGES)
+    assert perl == python
+    assert perl.request.split(b"\0", 6)[:3] == [b"1", CASES[name].verb.encode(), b"%d" % os.getpid()]
+
+
+@needs_perl
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("name", "code", "stdout", "stderr"),
+    [
+        ("accepted", 0, b"", b""),
+        ("refused", 1, b"", b"workbench: refused: no\n"),
+        ("beats", 0, b"", b"one\ntwo\n"),
+        ("cut-off-after-words", 1, b"", b"a word\n" + hook_client.FAIL.encode() + b"\n"),
+        ("proc-accepted", 0, packet(b"version=1\n") + b"0000" + packet(b"ok refs/heads/main\n") + b"0000", b""),
+        (
+            "proc-refused",
+            0,
+            packet(b"version=1\n")
+            + b"0000"
+            + packet(b"ng refs/heads/main refused by the hub, see above\n")
+            + packet("ng refs/heads/with space é refused by the hub, see above\n".encode())
+            + b"0000",
+            b"workbench: refused: no\n",
+        ),
+    ],
+)
+def test_a_client_says_to_git_what_the_policy_said(
+    tmp_path: Path, language: str, name: str, code: int, stdout: bytes, stderr: bytes
+) -> None:
+    found = told(tmp_path, CASES[name], language)
+    assert (found.code, found.stdout, found.stderr) == (code, stdout, stderr)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_request_is_read_as_it_was_meant(tmp_path: Path, language: str) -> None:
+    if language == "perl" and not install.PERL.is_file():
+        pytest.skip("no Perl here")
+    case = CASES["proc-options"]
+    request = told(tmp_path, case, language).request
+    ours, theirs = socket.socketpair()
+    theirs.sendall(request)
+    theirs.close()
+    read = wire.read_request(ours)
+    ours.close()
+    assert (read.verb, read.receiver, read.pusher) == ("proc-receive", os.getpid(), "dave")
+    assert read.options == ("ci.tier=full", "run.wait")
+    assert read.stdin.splitlines() == [line.decode() for line in TWO]
+
+
+# --- the same answers by real pushes ----------------------------------------------------------------------------------
+
+
+def test_real_pushes_end_alike_with_and_without_perl(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = desk.under_test
+    hub.edit({"README": "hello\n"})
+    hub.tag("v1.0.0")
+    assert hub.push("-o", "ci.skip", "main", "v1.0.0").accepted
+    hub.edit({"agents/a.py": "x = 1\n"})
+    pushes = [
+        ["-o", "run.dry", "main"],
+        ["-o", "ci.skp", "main"],
+        ["-o", "ci.variable=A=é\u202e", "-o", "run.dry", "main"],
+        ["HEAD:refs/heads/a..b"],
+        ["HEAD:refs/workbench/x"],
+        [":refs/tags/v1.0.0"],
+        ["HEAD:refs/tags/v2.0.0", "main"],
+        ["--atomic", "main", "HEAD:refs/other"],
+    ]
+
+    def all_pushed() -> list[tuple[bool, str]]:
+        return [(pushed.accepted, pushed.text) for pushed in (hub.push(*arguments) for arguments in pushes)]
+
+    with_perl = all_pushed()
+    monkeypatch.setattr(install, "PERL", Path("/nonexistent/perl"))
+    install.install_hooks(hub.path)
+    for name in install.HOOKS:
+        assert "hook_client.pl" not in (hub.path / "hooks" / name).read_text()
+    assert all_pushed() == with_perl
+    assert not any(accepted for accepted, _ in with_perl)
+    hub.kill("policy")
+    run = desk.told(hub.push("main", "HEAD:refs/heads/topic"))
+    assert desk.waiting()[-1].intent.run == run, "Python starts the process itself"
+
+
+@needs_perl
+@pytest.mark.parametrize("verb", install.HOOKS)
+def test_perl_hands_over_to_python_where_no_policy_process_answers(desk: Any, verb: str) -> None:
+    """Killed before the push, or in its middle: another one is started and asked with what git had said."""
+    hub = desk.under_test
+    hub.edit({"README": "hello\n"})
+    assert hub.push("main").accepted
+    hub.edit({"agents/a.py": "x = 1\n"})
+    if verb == "pre-receive":
+        hub.kill("policy")
+        pushed = hub.push("-o", "ci.tier=fast", "main")
+    else:
+        pid = hub.process("policy")
+        hook = hub.path / "hooks" / "proc-receive"
+        text = hook.read_text()
+        hook.write_text(text.replace("$verb =", f"kill 9, {pid}; select undef, undef, undef, 0.2; $verb =", 1))
+        pushed = hub.push("-o", "ci.tier=fast", "main")
+        assert hub.process("policy") != pid
+    run = desk.told(pushed)
+    push = desk.waiting()[-1]
+    assert (push.intent.run, push.intent.options.tier) == (run, "fast")
+
+
+@needs_perl
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_policy_process_that_hangs_refuses_the_push_in_the_end(tmp_path: Path, language: str) -> None:
+    """Ten seconds in earnest; here a client whose patience is a second."""
+    client = tmp_path / "client"
+    client.mkdir()
+    (client / "hook_client.pl").write_text(PERL_TEXT.replace("alarm 10;", "alarm 1;"))
+    (client / "hook_client.py").write_text(PYTHON_TEXT.replace("ANSWER_S = 10.0", "ANSWER_S = 1.0"))
+    hook = tmp_path / "hook"
+    hook.write_text(hook_text("pre-receive", language).replace(str(CLI), str(client)))
+    hook.chmod(0o755)
+    (tmp_path / FOLDER).mkdir()
+    here = Path.cwd()
+    with socket.socket(socket.AF_UNIX) as listener:
+        os.chdir(tmp_path)
+        listener.bind(f"{FOLDER}/{SOCKET}")
+        os.chdir(here)
+        listener.listen(8)
+        done = subprocess.run([hook], cwd=tmp_path, input=ONE, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert hook_client.FAIL.encode() in done.stderr
+
+
+# --- names that are written down twice --------------------------------------------------------------------------------
+
+
+def test_the_clients_and_the_layout_name_the_same_files() -> None:
+    layout = HubLayout(Path("hub"))
+    socket_name = str(layout.socket.relative_to("hub"))
+    assert hook_client.SOCKET.decode() == socket_name
+    assert f"'{socket_name}'" in PERL_TEXT
+    assert f'"{layout.log.relative_to("hub")}"' in PYTHON_TEXT
+
+
+def test_the_clients_say_the_same_words_and_wait_as_long() -> None:
+    assert f"'{hook_client.FAIL}'" in PERL_TEXT
+    assert hook_client.REFUSED in PERL_TEXT
+    assert {float(seconds) for seconds in re.findall(r"alarm ([1-9]\d*)", PERL_TEXT)} == {hook_client.ANSWER_S}
+    assert wire.BEAT_S * 5 < hook_client.ANSWER_S, "a policy process that works is not taken for one that hangs"
+
+
+def test_the_clients_look_for_the_pusher_in_the_same_places() -> None:
+    perl = re.search(r"@ENV\{qw\(([A-Z_ ]+)\)\}", PERL_TEXT)
+    python = re.search(r"names = \(([^)]+)\)", PYTHON_TEXT)
+    assert perl
+    assert python
+    assert perl[1].split() == re.findall(r'b"([A-Z_]+)"', python[1])
+
+
+def test_there_is_a_template_of_each_hook_for_each_client_and_no_other() -> None:
+    folder = install._templates()
+    assert {path.name for path in folder.iterdir()} == {name + end for name in install.HOOKS for end in ("", ".perl")}
+    for name in install.HOOKS:
+        assert f'hook_client.main("{name}")' in (folder / name).read_text()
+        perl = (folder / f"{name}.perl").read_text()
+        assert f"$verb = '{name}'" in perl
+        assert "@CLIENT@/hook_client.pl" in perl
+        assert perl.startswith(f"#!{install.PERL}\n")
+
+
+def test_a_hook_is_stamped_for_any_path_of_python() -> None:
+    template = (install._templates() / "pre-receive").read_text()
+    assert install.stamped(template, "/opt/python").startswith("#!/opt/python -IS\n")
+    for python in ("/opt/my python/bin/python", "/" + "very-long/" * 20 + "python", "/opt/it's/python"):
+        text = install.stamped(template, python)
+        if not text.startswith("#!/bin/sh\n"):
+            assert len(text.partition("\n")[0]) <= 120
+            continue
+        words = subprocess.run(
+            ["sh", "-c", text.partition("\n")[2].replace("exec ", "printf '%s\\n' ", 1)], capture_output=True, text=True
+        ).stdout.splitlines()
+        assert words[:3] == [python, "-IS", "-c"]
+        assert 'hook_client.main("pre-receive")' in words[3]
