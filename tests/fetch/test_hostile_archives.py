@@ -189,7 +189,7 @@ MEMBERS: dict[str, tuple[Callable[[], bytes], str]] = {
     "case collision": (lambda: tar(member(b"p-1/GOOD.rs", b"fn evil() {}\n")), "case"),
     "case collision of folders": (lambda: tar(member(b"P-1/a.rs")), "case"),
     "Unicode form collision": (
-        lambda: tar(member("p-1/é.rs".encode()), member("p-1/e\u0301.rs".encode())), "case"),
+        lambda: tar(member("p-1/é.rs".encode()), member("p-1/e\u0301.rs".encode())), "form"),
     "sharp s collision": (lambda: tar(member("p-1/ß.rs".encode()), member(b"p-1/ss.rs")), "case"),
     "file then folder": (lambda: tar(member(b"p-1/a.rs"), member(b"p-1/a.rs/b.rs")), "duplicate"),
     "folder then file": (lambda: tar(member(b"p-1/d.rs/b.rs"), member(b"p-1/d.rs")), "duplicate"),

@@ -1,7 +1,8 @@
 """A crate, through cargo's own client and whatever source it is configured with: a registry, a mirror, a folder.
 
-``cargo vendor`` in a scratch project pinned to ``=version`` brings it; cargo checks it against its source's index. No
-build code is run. The files are checked once more against the checksums that cargo wrote, and taken as a folder is.
+``cargo vendor`` in a scratch project pinned to ``=version`` brings it; cargo checks an archive against its registry's
+index. No build code is run. The files are checked against the checksums that cargo wrote and, since ``vendor`` does not
+look at them, against those of a folder source; then they are taken as a folder is.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from workbench.fetch.path import PathFetcher
 from workbench.ports.fetch import Fetched, Source
 
 INSTALL = "apt-get install -y cargo"
+_PLACE = re.compile(r"`?(?:[a-z+]+://|/)[^\s`]*`?")
+_NOT_THERE = ("no matching package", "failed to select a version", "perhaps you meant", "candidate versions found")
 CHECKSUMS = ".cargo-checksum.json"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\Z")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(?:[-+][0-9A-Za-z.+-]+)?\Z")
@@ -54,9 +57,9 @@ class CrateFetcher:
                 Source("path", source.name, source.version, str(folder)), into, wanted=wanted
             )
             _verify(into, taken.files, checksums.get("files") or {}, source)
-        return replace(
-            taken, source=source, provenance={**taken.provenance, "sha256": package or taken.provenance["sha256"]}
-        )
+            _verify(into, taken.files, self._original_sums(cargo, source, Path(scratch)), source)
+        own = {"sha256": package} if package else {}
+        return replace(taken, source=source, provenance={**taken.provenance, **own})
 
     def _vendor(self, cargo: str, source: Source, scratch: Path) -> Path:
         """The folder in ``vendor/`` that holds exactly this crate."""
@@ -80,12 +83,39 @@ class CrateFetcher:
             raise NotFound(f"cargo brought no {source.name} {source.version}", "check its spelling: `_` and `-` differ")
         return folder
 
+    def _original_sums(self, cargo: str, source: Source, scratch: Path) -> Mapping[str, str]:
+        """The checksums of the folder that cargo took the crate from; empty where it unpacked an archive."""
+        done = programs.run(
+            [cargo, "metadata", "--quiet", "--offline", "--format-version=1"],
+            env=self._env if self._env is not None else os.environ,
+            cwd=scratch,
+            wall_s=self._limits.wall_s,
+        )
+        try:
+            packages = json.loads(done.out)["packages"]
+            manifest = next(
+                Path(package["manifest_path"])
+                for package in packages
+                if package["name"] == source.name and package["version"] == source.version
+            )
+        except (ValueError, KeyError, TypeError, StopIteration):
+            raise _explain(source, done.err) from None
+        if not (manifest.parent / CHECKSUMS).is_file():
+            return {}
+        sums: Mapping[str, str] = _checksums(manifest.parent).get("files") or {}
+        return sums
+
 
 def _explain(source: Source, error: str) -> UserError | WorldError:
-    first = next((line for line in error.splitlines() if line.startswith("error")), error.strip()[:200] or "no message")
-    text = f"cargo cannot bring {source.name} {source.version}: {names.shown(first.removeprefix('error: '))}"
-    if "no matching package" in error or "failed to select a version" in error:
+    """cargo's last cause says most; where it looked (a registry's address, a folder) is left out."""
+    cause = error.rpartition("Caused by:")[2].strip().splitlines() or ["no message"]
+    why = _PLACE.sub("…", "; ".join(line.strip() for line in cause if line is cause[0] or "candidate" in line))
+    why = why.removeprefix("error: ")
+    text = f"cargo cannot bring {source.name} {source.version}: {names.shown(why)}"
+    if any(known in error for known in _NOT_THERE):
         return NotFound(text, "check the name and version, and the source in cargo's configuration")
+    if "checksum" in error:
+        return UserError(text, "do not use it: the source's files are not what its checksums say")
     return WorldError(text, "check the network and cargo's configuration: cargo search NAME")
 
 
@@ -98,9 +128,9 @@ def _checksums(folder: Path) -> dict[str, Any]:
 
 
 def _verify(into: Path, files: Sequence[str], sums: Mapping[str, str], source: Source) -> None:
-    """Files that cargo has no checksum for (distributions' own folders have none) are taken as cargo gave them."""
+    """Without any checksums (distributions' own folders have none) the files are taken as cargo gave them."""
     for path in files:
-        if path in sums and digest_of_file(into / path) != sums[path]:
+        if sums and digest_of_file(into / path) != sums.get(path):
             raise UserError(
                 f"{source.name} {source.version}: {path} is not what its checksum says",
                 "clean cargo's cache and try again",

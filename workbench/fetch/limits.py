@@ -25,7 +25,6 @@ class Limits:
     download_bytes: int = 256 * MIB
     page_bytes: int = 64 * MIB  # one page of a package index
     refusals: int = 1000  # rows recorded for one source; the rest is counted in a last row
-    folder_bytes: int = 8192 * MIB  # what may lie in a folder source, wanted or not
     wall_s: float = 600.0  # one program (git, cargo) that we start
 
 

@@ -1,7 +1,8 @@
 """Which names of strangers we write to disk: one rule for archives, Git trees, crates and folders. Pure.
 
 A name is refused when any file system or tool that we know would read it as something else: it leaves the folder, is a
-device, hides in a terminal, or falls together with another name where case or Unicode form is ignored.
+device, hides in a terminal, or falls together with another name where case or Unicode form is ignored. Whatever a hub
+would not take in a pushed tree (``domain.tree_rules``) is refused as well: else it would fail the whole crawl later.
 """
 
 from __future__ import annotations
@@ -12,15 +13,14 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from workbench.domain.tree_rules import TreeLimits, judge_name
 from workbench.fetch.limits import Limits
 from workbench.ports.fetch import Refusal
 
-RESERVED = frozenset(
-    ["con", "prn", "aux", "nul", "conin$", "conout$"]
-    + [f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789"]
-)
 BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200b\u200c\u200d\ufeff")
 FORBIDDEN = frozenset('\\:*?"<>|')
+TREE = TreeLimits()
+REPOSITORY = frozenset(["HEAD", "objects", "refs"])  # a folder of these looks like a bare repository
 _PLAIN = re.compile(r"[A-Za-z0-9_+@=,][A-Za-z0-9_.+@=,-]*(?<!\.)\Z")
 
 
@@ -52,7 +52,7 @@ def _check_component(part: str) -> Reason | None:
         return Reason("parent")
     if part in ("", "."):
         return Reason("name", "empty component")
-    if len(part) <= 200 and _PLAIN.match(part) and part.lower().split(".", 1)[0] not in RESERVED:
+    if len(part) <= 200 and _PLAIN.match(part) and judge_name(part.encode(), TREE) is None:
         return None
     if any("\ud800" <= char <= "\udfff" for char in part):
         return Reason("name", "not UTF-8")
@@ -68,11 +68,12 @@ def _check_component(part: str) -> Reason | None:
         return Reason("name", "ends in a dot or blank")
     if part[0] in "- ~":
         return Reason("name", "begins with a dash, blank or tilde")
-    if part.lower().split(".", 1)[0] in RESERVED:
-        return Reason("name", "a device name on some systems")
     if folded(part) in (".git", "git~1"):
         return Reason("git", "a Git directory")
-    return None
+    if unicodedata.normalize("NFC", part) != part:
+        return Reason("form", "not in Unicode form NFC")
+    judged = judge_name(part.encode(), TREE)
+    return Reason("name", judged[0].replace("-", " ")) if judged else None
 
 
 def folded(name: str) -> str:
@@ -81,9 +82,9 @@ def folded(name: str) -> str:
 
 
 def is_wanted(path: str, wanted: Sequence[str]) -> bool:
-    """Whether the path, or its last component, matches one of the globs."""
+    """Whether the last component, or for a glob with a slash the whole path, matches one of the globs."""
     last = path.rsplit("/", 1)[-1]
-    return any(fnmatch.fnmatchcase(last, glob) or fnmatch.fnmatchcase(path, glob) for glob in wanted)
+    return any(fnmatch.fnmatchcase(path if "/" in glob else last, glob) for glob in wanted)
 
 
 class Taken:
@@ -91,6 +92,7 @@ class Taken:
 
     def __init__(self) -> None:
         self._names: dict[str, tuple[str, bool]] = {}  # folded prefix -> (prefix as written, is a file)
+        self._below: dict[str, int] = {}  # folder -> how many names in it are taken
 
     def claim(self, path: str) -> Reason | None:
         """Take ``path`` for a file, or say why it cannot be; a refused path takes nothing."""
@@ -107,8 +109,31 @@ class Taken:
                 return Reason("case", f"falls together with {shown(there[0])}")
             elif is_file or there[1]:
                 return Reason("duplicate", "taken before" if is_file and there[1] else "both a file and a folder")
+        for prefix, _ in new.values():
+            if reason := self._too_many(*_split(prefix)):
+                return reason
+        for prefix, _ in new.values():
+            above = _split(prefix)[0]
+            self._below[above] = self._below.get(above, 0) + 1
         self._names.update(new)
         return None
+
+    def _too_many(self, above: str, name: str) -> Reason | None:
+        if self._below.get(above, 0) >= TREE.entries:
+            return Reason("count", f"the folder has more than {TREE.entries} entries")
+        beside = [f"{above}/{other}" if above else other for other in REPOSITORY - {name}]
+        if name in REPOSITORY and all(self._names.get(_key(path), ("",))[0] == path for path in beside):
+            return Reason("git", "the folder would look like a bare repository")
+        return None
+
+
+def _split(path: str) -> tuple[str, str]:
+    above, _, name = path.rpartition("/")
+    return above, name
+
+
+def _key(path: str) -> str:
+    return "/".join(map(folded, path.split("/")))
 
 
 class Refusals:

@@ -8,8 +8,9 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from workbench.domain.errors import NotFound, UserError
+from workbench.domain.errors import NotFound, UserError, WorldError
 from workbench.fetch import names
+from workbench.fetch.decompress import Stop
 from workbench.fetch.limits import LIMITS, Limits
 from workbench.fetch.names import Reason, Refusals, Taken
 from workbench.fetch.writing import FolderWriter
@@ -33,22 +34,25 @@ class PathFetcher:
         refusals, taken, files, sums = Refusals(self._limits.refusals), Taken(), [], []
         kept_bytes = 0
         with FolderWriter(into) as writer:
-            for path, entry in _walk(root, self._limits):
-                reason = _refuse(path, entry, self._limits)
-                if reason is None and names.is_wanted(path, wanted):
-                    reason = self._too_large(entry) or taken.claim(path)
-                    if reason is None:
-                        digest = hashlib.sha256()
-                        kept_bytes += writer.write(path, _read(Path(entry.path), digest, self._limits.member_bytes))
-                        files.append(path)
-                        sums.append(f"{digest.hexdigest()}  {path}\n")
-                if reason is not None:
-                    refusals.add(path, reason)
-                if kept_bytes > self._limits.kept_bytes:
-                    raise UserError(
-                        f"{source.name} holds more than {self._limits.kept_bytes} bytes of source",
-                        "name a smaller folder",
-                    )
+            try:
+                for path, entry in _walk(root, self._limits):
+                    reason = _refuse(path, entry, self._limits)
+                    if reason is None and names.is_wanted(path, wanted):
+                        reason = self._too_large(entry) or taken.claim(path)
+                        if reason is None:
+                            digest = hashlib.sha256()
+                            kept_bytes += writer.write(path, _read(Path(entry.path), digest, self._limits.member_bytes))
+                            files.append(path)
+                            sums.append(f"{digest.hexdigest()}  {path}\n")
+                    if reason is not None:
+                        refusals.add(path, reason)
+                    if kept_bytes > self._limits.kept_bytes:
+                        raise Stop("size", f"more than {self._limits.kept_bytes} bytes of wanted files")
+            except Stop as stop:
+                writer.forget()
+                return Fetched(source, (), (*_sorted(refusals), Refusal("", stop.rule, stop.detail)))
+            except OSError as error:
+                raise _unreadable(source, error) from None
         sha256 = hashlib.sha256("".join(sorted(sums, key=lambda line: line[66:])).encode()).hexdigest()
         if source.sha256 and source.sha256 != sha256:
             raise UserError(
@@ -73,12 +77,12 @@ def _walk(root: Path, limits: Limits) -> Iterator[tuple[str, os.DirEntry[str]]]:
         for entry in entries:
             count += 1
             if count > limits.paths:
-                raise UserError(f"{root.name} holds more than {limits.paths} files", "name a smaller folder")
+                raise Stop("count", f"more than {limits.paths} files and folders")
             path = f"{prefix}{entry.name}"
             if entry.is_dir(follow_symlinks=False):
                 if entry.name not in SKIPPED:
                     if path.count("/") >= limits.depth:
-                        raise UserError(f"{root.name} is deeper than {limits.depth} folders", "name a smaller folder")
+                        raise Stop("depth", f"folders nested deeper than {limits.depth}")
                     folders.append((f"{path}/", entry.path))
             else:
                 yield path, entry
@@ -103,6 +107,15 @@ def _read(path: Path, digest: hashlib._Hash, cap: int) -> Iterator[bytes]:
                 raise UserError(f"{path.name} grows while it is read", "crawl a folder that nobody writes to")
             digest.update(chunk)
             yield chunk
+
+
+def _unreadable(source: Source, error: OSError) -> UserError | WorldError:
+    """Nothing is left out in silence: what cannot be read ends the crawl."""
+    name = names.shown(os.fsdecode(error.filename)) if error.filename else "a file"
+    text = f"{source.name}: {name} cannot be read: {error.strerror}"
+    if isinstance(error, PermissionError):
+        return UserError(text, "make it readable, or name a folder without it")
+    return WorldError(text, "crawl a folder that nobody writes to, on a disk with room, and try again")
 
 
 def _sorted(refusals: Refusals) -> tuple[Refusal, ...]:

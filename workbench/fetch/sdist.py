@@ -44,7 +44,8 @@ class SdistFetcher:
         self._limits = limits
 
     def fetch(self, source: Source, into: Path, *, wanted: Sequence[str]) -> Fetched:
-        """See the port. What the local download cache holds under the pinned sha256 needs no network."""
+        """See the port. What the local download cache holds under the pinned sha256 needs no network. A release that
+        was yanked is brought: its version is pinned (PEP 592)."""
         archive = self._downloads.get(source.sha256)
         sha256 = source.sha256
         if archive is None:
@@ -54,7 +55,7 @@ class SdistFetcher:
     def _download(self, source: Source) -> tuple[Path, str]:
         package = self._find(source)
         path, sha256 = self._downloads.put(self._stream(package.url, self._limits.download_bytes))
-        promised = source.sha256 or (package.digests or {}).get("sha256", "")
+        promised = source.sha256 or (package.digests or {}).get("sha256", "").lower()
         if promised and sha256 != promised:
             self._downloads.drop(sha256)
             raise UserError(
@@ -72,7 +73,9 @@ class SdistFetcher:
                 continue
             found = [package for package in page.packages if _is_sdist_of(package.filename, source)]
             if source.sha256:
-                found = [p for p in found if (p.digests or {}).get("sha256") in (None, source.sha256)] or found
+                found = [
+                    p for p in found if (p.digests or {}).get("sha256", source.sha256).lower() == source.sha256
+                ] or found
             if found:
                 return min(found, key=lambda package: (not package.filename.endswith(".tar.gz"), package.filename))
             versions.update(p.version for p in page.packages if p.package_type == "sdist" and p.version)
@@ -87,49 +90,36 @@ class SdistFetcher:
         )
 
     def _page(self, base: str, name: str) -> ProjectPage | None:
-        from pypi_simple import ProjectPage
-
         url = f"{base.rstrip('/')}/{canonicalize_name(name)}/"
+        what = f"the package index's page of {name}"
         if urlsplit(url).scheme == "file":
             file = _file_of(url) / "index.html"
             if not file.is_file():
                 return None
-            return ProjectPage.from_html(name, file.read_bytes()[: self._limits.page_bytes], base_url=url)
+            return _parsed(name, b"".join(self._local(file, self._limits.page_bytes, what)), "", url, what)
         from pypi_simple import ACCEPT_ANY
 
         with self._get(url, {"Accept": ACCEPT_ANY}) as answer:
             if answer.status_code == 404:
                 return None
-            _check_status(answer, f"the package index's page of {name}")
-            data = b"".join(_capped(answer.iter_content(CHUNK), self._limits.page_bytes, f"the page of {name}"))
-            if "json" in answer.headers.get("content-type", ""):
-                import json
-
-                try:
-                    return ProjectPage.from_json_data(json.loads(data), base_url=answer.url)
-                except ValueError as error:
-                    raise WorldError(
-                        f"the package index's page of {name} cannot be read: {error}", "try again"
-                    ) from None
-            return ProjectPage.from_html(name, data, base_url=answer.url, from_encoding=answer.encoding)
+            _check_status(answer, what)
+            data = b"".join(_capped(_unbroken(answer.iter_content(CHUNK)), self._limits.page_bytes, what))
+            return _parsed(name, data, answer.headers.get("content-type", ""), answer.url, what)
 
     def _stream(self, url: str, cap: int) -> Iterator[bytes]:
         if urlsplit(url).scheme == "file":
-            try:
-                with _file_of(url).open("rb") as local:
-                    yield from _capped(iter(lambda: local.read(CHUNK), b""), cap, "the archive")
-            except OSError as error:
-                raise WorldError(f"the archive cannot be read: {error.strerror}", "check the index's folder") from None
+            yield from self._local(_file_of(url), cap, "the archive")
             return
         with self._get(url, {"Accept-Encoding": "identity"}) as answer:
             _check_status(answer, "the archive")
-            import requests
-            import urllib3
+            yield from _capped(_unbroken(answer.raw.stream(CHUNK, decode_content=False)), cap, "the archive")
 
-            try:
-                yield from _capped(answer.raw.stream(CHUNK, decode_content=False), cap, "the archive")
-            except (urllib3.exceptions.HTTPError, requests.RequestException, OSError) as error:
-                raise WorldError(f"the download broke off: {type(error).__name__}", "try again") from None
+    def _local(self, file: Path, cap: int, what: str) -> Iterator[bytes]:
+        try:
+            with file.open("rb") as local:
+                yield from _capped(iter(lambda: local.read(CHUNK), b""), cap, what)
+        except OSError as error:
+            raise WorldError(f"{what} cannot be read: {error.strerror}", "check the index's folder") from None
 
     def _get(self, url: str, headers: dict[str, str]) -> requests.Response:
         import requests
@@ -137,12 +127,23 @@ class SdistFetcher:
         if urlsplit(url).scheme not in ("http", "https"):
             raise UserError(f"an index address begins with {urlsplit(url).scheme!r}", "use https, http or file")
         try:
-            return self._session.get(url, headers=headers, stream=True, timeout=self._settings.timeout_s)
-        except requests.RequestException as error:
+            return self._session.get(
+                url, headers=headers, stream=True, timeout=self._settings.timeout_s, auth=self._auth(url)
+            )
+        except (requests.RequestException, ValueError) as error:
             raise WorldError(
                 f"the package index does not answer: {type(error).__name__}",
                 "check the network and `pip config list`; the recorded bytes of an earlier crawl need no network",
             ) from None
+
+    def _auth(self, url: str) -> tuple[str, str] | None:
+        """The name and password that an index's own address holds, for files of its host whose links hold none."""
+        asked = urlsplit(url)
+        for index_url in map(urlsplit, self._settings.indexes):
+            there = (index_url.scheme, index_url.hostname, index_url.port)
+            if index_url.username is not None and there == (asked.scheme, asked.hostname, asked.port):
+                return unquote(index_url.username), unquote(index_url.password or "")
+        return None
 
     @cached_property
     def _settings(self) -> IndexSettings:
@@ -180,7 +181,40 @@ def _sort_key(version: str) -> tuple[bool, Version | str]:
         return (False, version)
 
 
+def _parsed(name: str, data: bytes, content_type: str, url: str, what: str) -> ProjectPage:
+    """A page as HTML (PEP 503) or JSON (PEP 691). What is wrong with it is told without its text, which may hold
+    addresses and credentials."""
+    import json
+
+    from pypi_simple import ProjectPage, UnsupportedRepoVersionError
+
+    try:
+        if "json" in content_type:
+            return ProjectPage.from_json_data(json.loads(data), base_url=url)
+        return ProjectPage.from_html(name, data, base_url=url)
+    except UnsupportedRepoVersionError as error:
+        raise WorldError(f"{what} has version {error.declared_version}", "upgrade pypi-simple") from None
+    except (ValueError, RecursionError) as error:
+        raise WorldError(
+            f"{what} cannot be read: {type(error).__name__}", "see what answers there; try again"
+        ) from None
+
+
+def _unbroken(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    import requests
+    import urllib3
+
+    try:
+        yield from chunks
+    except (urllib3.exceptions.HTTPError, requests.RequestException, OSError) as error:
+        raise WorldError(f"the download broke off: {type(error).__name__}", "try again") from None
+
+
 def _check_status(answer: requests.Response, what: str) -> None:
+    if answer.status_code in (401, 403):
+        raise UserError(
+            f"{what} is answered with HTTP {answer.status_code}", "check the credentials that pip uses: pip config list"
+        )
     if not answer.ok:
         raise WorldError(f"{what} is answered with HTTP {answer.status_code}", "try again later")
 

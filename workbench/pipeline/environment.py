@@ -12,12 +12,13 @@ import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 
 from workbench.domain.errors import ToolMissing
 from workbench.domain.stage import Params, StageSpec
 
 
-def environment_of(spec: StageSpec, threads: int, params: Params) -> dict[str, str]:
+def environment_of(spec: StageSpec, threads: int, params: Params = MappingProxyType({})) -> dict[str, str]:
     """Name -> version, for the manifest and the action key. ToolMissing when a declared library is not installed."""
     found = {"format": str(spec.output_format)}
     if not spec.command:

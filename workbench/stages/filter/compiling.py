@@ -5,8 +5,8 @@ there. So the question is not "does it compile" but "does rustc find a fault tha
 
 - ``ok``: it compiles, or all that is wrong is a lint that the file itself denies;
 - ``unresolved``: something from outside is missing (a crate, a module, a macro, an item of the crate root or of a
-  parent, a feature, a file to include, a nightly compiler). Whatever else rustc says may follow from that, so nothing is
-  held against the file;
+  parent, a feature, a file to include, a nightly compiler). Whatever else rustc says may follow from that, so nothing
+  is held against the file;
 - ``error``: all that it needs is there, and it is wrong: syntax, types, borrows, a name that nothing brings into scope;
 - ``timeout``: rustc did not come to an end within its processor time.
 
