@@ -172,6 +172,16 @@ def test_json_lines_become_a_dataset_in_our_layout(repository: Any, tmp_path: Pa
     assert [json.loads(line)["kind"] for line in packages] == ["import"]
 
 
+@pytest.mark.parametrize("number", [200, 999, 1000])
+def test_a_small_dataset_holds_something_out_too(repository: Any, tmp_path: Path, number: int) -> None:
+    artifact = bring(repository, lines(tmp_path / "d.jsonl", *({"text": f"fn f{n}() {{}}\n"} for n in range(number))))
+    statistics = json.loads(repository.artifacts.read(artifact, "statistics.json"))
+    sizes = {split: statistics["splits"][split]["documents"] for split in ("train", "validation", "test")}
+    assert sum(sizes.values()) == statistics["total"]["documents"] == statistics["total"]["lines"] == number
+    share = 0.1 if number < 1000 else 0.01
+    assert all(0.3 * share < sizes[split] / number < 2.5 * share for split in ("validation", "test"))
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,8 @@ from workbench.stages.dataset.splits import split_of
 from workbench.stages.dataset.statistics import Counted, statistics
 from workbench.store.payload.names import check_path
 
-SPLIT_SHARES = {"validation": 0.01, "test": 0.01}  # as the dataset stage has for a large source
+SHARE = 0.01  # of the documents, for validation and for test each: as the dataset stage has for a large source
+FEW, FEW_SHARE = 1000, 0.1  # of fewer documents so small a share may be none at all
 LINE_MAX = 64 << 20  # bytes
 
 _Place = tuple[str, int, int]  # id, offset and number of a line
@@ -26,33 +28,22 @@ _Place = tuple[str, int, int]  # id, offset and number of a line
 
 def build(source: Source, folder: Path) -> Mapping[str, int]:
     """Leave the payload of a dataset in ``folder``; its counts. Refused, with the number of the line."""
-    places: dict[str, list[_Place]] = {split: [] for split in SPLITS}
-    counted = []
-    seen: set[str] = set()
+    found: dict[str, tuple[_Place, Counted]] = {}
     licensed = _Licences(source.license)
     num_rows = 0
     with source.path.open("rb") as stream:
         for offset, number, document in _documents(stream, source, licensed):
             num_rows += 1
-            if document.id in seen:
-                continue
-            seen.add(document.id)
-            split = split_of(document.id, seed=0, **SPLIT_SHARES)
-            places[split].append((document.id, offset, number))
-            counted.append(
-                Counted(
-                    split,
-                    document.package,
-                    document.license,
-                    document.bytes,
-                    document.text.count("\n") + 1,
-                    len(document.text),
-                )
-            )
-        if not counted:
+            if document.id not in found:
+                found[document.id] = (document.id, offset, number), _counted(document)
+        if not found:
             raise Refused(f"{source.path.name} holds no documents", 'each line is an object with a "text"')
+        share = FEW_SHARE if len(found) < FEW else SHARE
+        splits = {id: split_of(id, seed=0, validation=share, test=share) for id in found}
         for split in SPLITS:
-            write_split(folder, split, _again(stream, source, licensed, sorted(places[split])))
+            places = sorted(place for id, (place, _) in found.items() if splits[id] == split)
+            write_split(folder, split, _again(stream, source, licensed, places))
+    counted = [replace(each, split=splits[id]) for id, (_, each) in found.items()]
     package = PackageRow(
         package=source.name, name=source.name, version="", kind="import", license=source.license,
         sha256=source.sha256, size=source.size, commit="", files=len(counted), license_files=[],
@@ -61,6 +52,11 @@ def build(source: Source, folder: Path) -> Mapping[str, int]:
     write_schema(folder)
     (folder / STATISTICS).write_bytes(canonical_lines(statistics(counted)))
     return {"documents": len(counted), "duplicates": num_rows - len(counted), "bytes": source.size}
+
+
+def _counted(document: Document) -> Counted:
+    lines = document.text.count("\n")
+    return Counted("", document.package, document.license, document.bytes, lines, len(document.text))
 
 
 class _Licences:
