@@ -1,8 +1,8 @@
 """A crate, through cargo's own client and whatever source it is configured with: a registry, a mirror, a folder.
 
 ``cargo vendor`` in a scratch project pinned to ``=version`` brings it; cargo checks an archive against its registry's
-index. No build code is run. The files are checked against the checksums that cargo wrote and, since ``vendor`` does not
-look at them, against those of a folder source; then they are taken as a folder is.
+index. A crate of a folder source is taken from its own folder: ``vendor`` follows links there and looks at no checksum.
+No build code is run. The files are checked once more against the checksums beside them, and taken as a folder is.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class CrateFetcher:
             )
         cargo = programs.find("cargo", INSTALL)
         with tempfile.TemporaryDirectory(prefix="workbench-crate-") as scratch:
-            folder = self._vendor(cargo, source, Path(scratch))
+            vendored = self._vendor(cargo, source, Path(scratch))
+            folder = self._own_folder(cargo, source, Path(scratch)) or vendored
             checksums = _checksums(folder)
             package = str(checksums.get("package") or "")
             if source.sha256 and package != source.sha256:
@@ -57,7 +58,6 @@ class CrateFetcher:
                 Source("path", source.name, source.version, str(folder)), into, wanted=wanted
             )
             _verify(into, taken.files, checksums.get("files") or {}, source)
-            _verify(into, taken.files, self._original_sums(cargo, source, Path(scratch)), source)
         own = {"sha256": package} if package else {}
         return replace(taken, source=source, provenance={**taken.provenance, **own})
 
@@ -83,8 +83,8 @@ class CrateFetcher:
             raise NotFound(f"cargo brought no {source.name} {source.version}", "check its spelling: `_` and `-` differ")
         return folder
 
-    def _original_sums(self, cargo: str, source: Source, scratch: Path) -> Mapping[str, str]:
-        """The checksums of the folder that cargo took the crate from; empty where it unpacked an archive."""
+    def _own_folder(self, cargo: str, source: Source, scratch: Path) -> Path | None:
+        """Where the crate lies in a folder source; None where cargo unpacked an archive."""
         done = programs.run(
             [cargo, "metadata", "--quiet", "--offline", "--format-version=1"],
             env=self._env if self._env is not None else os.environ,
@@ -100,10 +100,7 @@ class CrateFetcher:
             )
         except (ValueError, KeyError, TypeError, StopIteration):
             raise _explain(source, done.err) from None
-        if not (manifest.parent / CHECKSUMS).is_file():
-            return {}
-        sums: Mapping[str, str] = _checksums(manifest.parent).get("files") or {}
-        return sums
+        return manifest.parent if (manifest.parent / CHECKSUMS).is_file() else None
 
 
 def _explain(source: Source, error: str) -> UserError | WorldError:

@@ -48,7 +48,7 @@ def run(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, wall_s: float
             process.wait(wall_s)
         except subprocess.TimeoutExpired:
             raise WorldError(
-                f"{argv[0]} did not end within {wall_s:.0f} s", "try again; the other side may be slow"
+                f"{Path(argv[0]).name} did not end within {wall_s:g} s", "try again; the other side may be slow"
             ) from None
         finally:
             end(process)
