@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from workbench.cli import hook_client
+
 
 @pytest.fixture
 def started(hub):  # type: ignore[no-untyped-def]
@@ -33,13 +35,13 @@ def started(hub):  # type: ignore[no-untyped-def]
         ("x" * 300, "option"),
     ],
 )
-def test_a_wrong_option_is_refused_with_what_is_right_and_changes_nothing(started, option: str, says: str) -> None:  # type: ignore[no-untyped-def]
-    before = started.source_refs()
-    started.commit("second", README="two\n")
-    pushed = started.push("-o", option, "main")
+def test_a_wrong_option_is_refused_with_what_is_right_and_changes_nothing(shared_hub, option: str, says: str) -> None:  # type: ignore[no-untyped-def]
+    before = shared_hub.source_refs()
+    shared_hub.commit("second", README="two\n")
+    pushed = shared_hub.push("-o", option, "main")
     assert not pushed.accepted
     assert says in pushed.text
-    assert started.source_refs() == before
+    assert shared_hub.source_refs() == before
 
 
 @pytest.mark.parametrize(
@@ -52,20 +54,22 @@ def test_a_wrong_option_is_refused_with_what_is_right_and_changes_nothing(starte
         ("git tag v1.1.0", "refs/tags/v1.1.0", "annotated"),
         ("git tag -a v0.9.0 -m old", "refs/tags/v0.9.0", "v0.9.0"),
         ("git tag -a v01.2.0 -m odd", "refs/tags/v01.2.0", "v01.2.0"),
-        ("git commit --amend -q -m rewritten", "+main", "would lose commits"),
+        ("git checkout -q --orphan other && git commit -q -m rewritten", "+other:main", "would lose commits"),
         ("true", "HEAD:refs/workbench/ledger", "refs/workbench"),
         ("true", "HEAD:refs/workbench/channels/active", "refs/workbench"),
         ("true", "HEAD:refs/other/x", "refs/other/x"),
         ("git tag -a release/rust/v1.0.0 -m fake", "refs/tags/release/rust/v1.0.0", "manifest"),
     ],
 )
-def test_a_ref_that_may_not_move_is_refused_and_nothing_changes(started, prepare: str, refspec: str, says: str) -> None:  # type: ignore[no-untyped-def]
-    before = started.refs()
-    subprocess.run(["sh", "-c", prepare], cwd=started.clone, check=True, capture_output=True)
-    pushed = started.push(refspec)
+def test_a_ref_that_may_not_move_is_refused_and_nothing_changes(
+    shared_hub, prepare: str, refspec: str, says: str
+) -> None:  # type: ignore[no-untyped-def]
+    before = shared_hub.refs()
+    subprocess.run(["sh", "-c", prepare], cwd=shared_hub.clone, check=True, capture_output=True)
+    pushed = shared_hub.push(refspec)
     assert not pushed.accepted
     assert says in pushed.text
-    assert {r: v for r, v in started.refs().items() if "workbench" not in r} == {
+    assert {r: v for r, v in shared_hub.refs().items() if "workbench" not in r} == {
         r: v for r, v in before.items() if "workbench" not in r
     }
 
@@ -112,7 +116,15 @@ def test_killing_a_process_of_the_hub_loses_no_work(started, role: str) -> None:
     assert runs() == before
 
 
-def test_without_a_policy_process_that_can_start_the_push_fails_closed(started) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_policy_process_that_can_start_the_push_fails_closed(started, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Ten seconds in earnest; here hooks whose patience is a second."""
+    client, hook = tmp_path / "client", started.path / "hooks" / "pre-receive"
+    client.mkdir()
+    for name, long, short in (("pl", "alarm 10;", "alarm 1;"), ("py", "ANSWER_S = 10.0", "ANSWER_S = 1.0")):
+        text = Path(hook_client.__file__).with_name(f"hook_client.{name}").read_text()
+        assert long in text
+        (client / f"hook_client.{name}").write_text(text.replace(long, short))
+    hook.write_text(hook.read_text().replace(str(Path(hook_client.__file__).parent), str(client)))
     started.kill("policy")
     socket = Path(started.path) / "workbench" / "policy.sock"
     socket.unlink(missing_ok=True)
@@ -120,7 +132,9 @@ def test_without_a_policy_process_that_can_start_the_push_fails_closed(started) 
     before = started.source_refs()
     started.commit("second", README="two\n")
     try:
-        assert not started.push("main").accepted
+        pushed = started.push("main")
+        assert not pushed.accepted
+        assert hook_client.FAIL in pushed.text
         assert started.source_refs() == before
     finally:
         socket.rmdir()

@@ -263,7 +263,7 @@ def test_a_record_that_cannot_be_read_does_not_stop_the_worker(toy_desk: Any, to
 
 def test_the_worker_forgets_after_each_push(toy_desk: Any, toy_files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs.forget_old, "__defaults__", (2,))
-    for number in range(4):
+    for number in range(3):
         toy_desk.under_test.edit(toy_files(f"number {number}"))
         toy_desk.told(toy_desk.under_test.push("main"))
     toy_desk.work()
