@@ -136,7 +136,7 @@ PATHS: dict[str, tuple[Callable[[Repo], bytes], str]] = {
     "case collision": (lambda r: r.tree((FILE, b"GOOD.rs", r.blob(GOOD))), "case"),
     "case collision of folders": (lambda r: r.tree((FOLDER, b"d", r.tree()), (FOLDER, b"D", r.tree())), "case"),
     "Unicode form collision": (
-        lambda r: r.tree((FILE, "é.rs".encode(), r.blob()), (FILE, "e\u0301.rs".encode(), r.blob(GOOD))), "form"),
+        lambda r: r.tree((FILE, "é.rs".encode(), r.blob(GOOD)), (FILE, "e\u0301.rs".encode(), r.blob())), "form"),
     "set-user-id": (named(b"suid.rs", b"104755"), "mode"),
     "unknown mode": (named(b"odd.rs", b"100000"), "mode"),
     "oversize": (lambda r: r.tree((FILE, b"big.rs", r.blob(b"/" * (5 * MIB)))), "size"),

@@ -14,9 +14,9 @@ from workbench.fetch.names import Taken
 from workbench.store.payload.names import check_distinct, check_path
 
 SPICE = [
-    "a", "A", "é", "e\u0301", "ß", "ss", "ﬁ", "İ", "\u200b", "\u202e", "\x07", "\n", "~1", "git", ".git", ".GIT", "aux", "con",
-    "com0", "lpt¹", ".", "..", " ", "-", "$(", "`", "\\", ":", "*", "\ue000", "\u0378", "\ufeff", ".rs", ".gitmodules",
-    "HEAD", "refs", "objects", "\u00ad", "~", "Å", "\u212b", "q\u0307\u0323",
+    "a", "A", "é", "e\u0301", "ß", "ss", "ﬁ", "İ", "\u200b", "\u202e", "\x07", "\n", "~1", "git", ".git", ".GIT", "aux",
+    "con", "com0", "lpt¹", ".", "..", " ", "-", "$(", "`", "\\", ":", "*", "\ue000", "\u0378", "\ufeff", ".rs",
+    ".gitmodules", "HEAD", "refs", "objects", "\u00ad", "~", "Å", "\u212b", "q\u0307\u0323",
 ]  # fmt: skip
 part = st.lists(st.sampled_from(SPICE) | st.text(min_size=1, max_size=2), min_size=1, max_size=4).map("".join)
 paths = st.lists(st.lists(part, min_size=1, max_size=3).map("/".join), min_size=1, max_size=12)
@@ -54,7 +54,8 @@ def test_any_text_is_judged_and_shown_on_one_printable_line(text: str):
     ("path", "rule"),
     [
         ("src/cafe\u0301.rs", "form"), ("src/\u212b.rs", "form"), ("a/\x1b.rs", "control"), ("a/com0.rs", "name"),
-        ("a/lpt¹.rs", "name"), ("gi3abc~1/x.rs", "name"), ("a/\u00ad.rs", "name"), ("a/$(x).rs", "name"), ("a/`.rs", "name"),
+        ("a/lpt¹.rs", "name"), ("gi3abc~1/x.rs", "name"), ("a/\u00ad.rs", "name"), ("a/$(x).rs", "name"),
+        ("a/`.rs", "name"),
         (".gitmodules/x.rs", "name"), ("a/\ue000.rs", "name"),
     ],
 )  # fmt: skip
@@ -104,7 +105,8 @@ def test_more_names_in_one_folder_than_a_hub_takes_are_left_out():
 @pytest.mark.parametrize(
     ("path", "wanted", "taken"),
     [
-        ("LICENSE", ("LICENSE*",), True), ("a/LICENSE-MIT", ("LICENSE*",), True), ("license-tool/a.png", ("license*",), False),
+        ("LICENSE", ("LICENSE*",), True), ("a/LICENSE-MIT", ("LICENSE*",), True),
+        ("license-tool/a.png", ("license*",), False),
         ("a/b.rs", ("*.rs",), True), ("a.rs/b.png", ("*.rs",), False), ("LICENSES/MIT.txt", ("LICENSES/*",), True),
         ("x/LICENSES/MIT.txt", ("LICENSES/*",), False),
     ],

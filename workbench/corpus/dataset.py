@@ -24,7 +24,7 @@ class DatasetReader:
         try:
             schema = json.loads((folder / SCHEMA_FILE).read_bytes())
             self._format = schema["format"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise Corrupt(
                 "this is no dataset: it has no readable schema.json", "give the payload of a dataset"
             ) from None

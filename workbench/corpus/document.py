@@ -48,7 +48,10 @@ class Document:
         if row.keys() != FIELDS.keys() or any(type(row[name]) is not kind for name, kind in FIELDS.items()):
             raise Corrupt(f"{where} does not have the fields of the schema", "see schema.json beside it")
         document = cls(**row)
-        data = document.text.encode("utf-8", "surrogatepass")
+        try:
+            data = document.text.encode()
+        except UnicodeEncodeError:
+            raise Corrupt(f"{where}: the text is not UTF-8", "build the dataset again") from None
         if len(data) != document.bytes or hashlib.sha256(data).hexdigest() != document.id:
             raise Corrupt(f"{where}: the text is not the one its id names", "run `workbench verify` on the dataset")
         return document

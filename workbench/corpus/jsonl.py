@@ -23,18 +23,23 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
+
+
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """Each row as it stands. Corrupt where a line is no object, is too long or the last one is cut short."""
+    if not path.is_file():
+        raise Corrupt(f"{path.name} is missing", "give the payload folder of an artifact that this workbench made")
     with path.open("rb") as lines:
         number = 0
         while line := lines.readline(LINE_BYTES):
             number += 1
             try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise Corrupt(
-                    f"{path.name}, line {number}: {error}", "run `workbench verify` on the artifact"
-                ) from None
+                row = json.loads(line.decode(), parse_constant=_refuse)
+            except (ValueError, RecursionError) as error:
+                why = "nested too deep" if isinstance(error, RecursionError) else error
+                raise Corrupt(f"{path.name}, line {number}: {why}", "run `workbench verify` on the artifact") from None
             if not isinstance(row, dict) or not line.endswith(b"\n"):
                 raise Corrupt(
                     f"{path.name}, line {number} is no whole object", "run `workbench verify` on the artifact"

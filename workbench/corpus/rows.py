@@ -67,7 +67,7 @@ def row(value: Any) -> dict[str, Any]:
 
 
 def parse(kind: type[R], raw: Mapping[str, Any], *, where: str) -> R:
-    """A row of ``kind``; Corrupt where a field is missing, unknown or of another type."""
+    """A row of ``kind``; Corrupt where a field is missing, unknown or of another type, or a path leaves its folder."""
     fields = {field.name: str(field.type) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if set(raw) != set(fields):
         wrong = ", ".join(sorted(set(raw) ^ set(fields)))
@@ -76,12 +76,22 @@ def parse(kind: type[R], raw: Mapping[str, Any], *, where: str) -> R:
     for name, type_name in fields.items():
         value = raw[name]
         if not isinstance(value, types[type_name]) or isinstance(value, bool):
-            raise Corrupt(f"{where}: {name} is {value!r}, not {type_name}", "it was written by another version")
+            raise Corrupt(f"{where}: {name} is {value!r}, not {type_name}"[:300], "it was written by another version")
+        if isinstance(value, list) and not all(isinstance(each, str) for each in value):
+            raise Corrupt(f"{where}: {name} holds what is no text", "it was written by another version")
+    for path in _paths(kind, raw):
+        if any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path:
+            raise Corrupt(f"{where}: {path[:200]!r} is no path below a package", "do not use this artifact")
     return kind(**raw)
 
 
+def _paths(kind: type[Any], raw: Mapping[str, Any]) -> list[str]:
+    """What is opened by name below a payload: an artifact may come from a stranger."""
+    if kind is PackageRow:
+        return [raw["package"].replace("/", "/../"), *raw["license_files"]]
+    return [raw["path"], raw["package"].replace("/", "/../")] if kind is FileRow else []
+
+
 def read(kind: type[R], path: Path) -> list[R]:
-    """All rows of a file."""
-    if not path.is_file():
-        raise Corrupt(f"{path.name} is missing", "give the payload folder of an artifact that this workbench made")
-    return [parse(kind, raw, where=path.name) for raw in jsonl.read(path)]
+    """All rows of a file; Corrupt, with the line, where one is not what it should be."""
+    return [parse(kind, raw, where=f"{path.name}, line {number}") for number, raw in enumerate(jsonl.read(path), 1)]

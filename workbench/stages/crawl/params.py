@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from workbench.config.params import StageParams
+from workbench.domain.tree_rules import TreeLimits, judge_name
 from workbench.ports.fetch import Source
 
 WANTED = (
@@ -31,6 +32,10 @@ class SourceParams(StageParams):
             raise ValueError(f"{self.name}: a source of kind {self.kind} needs an exact version")
         if self.kind in ("git", "path") and not self.location:
             raise ValueError(f"{self.name}: a source of kind {self.kind} needs a location")
+        if judged := judge_name(self.package.encode(), TreeLimits()):
+            raise ValueError(
+                f"{self.package} cannot name a folder ({judged[0].replace('-', ' ')}): choose another name"
+            )
         return self
 
     def source(self) -> Source:

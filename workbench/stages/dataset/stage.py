@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from workbench.corpus import dataset, jsonl, rows
 from workbench.corpus.document import Document
 from workbench.corpus.rows import FileRow, PackageRow
 from workbench.domain.canonical import canonical_lines
-from workbench.domain.errors import Corrupt
+from workbench.domain.errors import Corrupt, UserError
 from workbench.domain.stage import StageResult
 from workbench.ports.work import StageContext
 from workbench.stages.dataset.params import DatasetParams
@@ -22,6 +23,11 @@ def run(context: StageContext) -> StageResult:
     params = resolve_params(DatasetParams, context.params, stage="dataset")
     filtered = context.inputs["filtered"]
     files = _first_of_each(rows.read(FileRow, filtered / rows.FILES))
+    known = rows.read(PackageRow, filtered / rows.PACKAGES)
+    if unknown := sorted({file.package for file in files} - {row.package for row in known}):
+        raise Corrupt(f"{rows.PACKAGES} does not say where {unknown[0]} comes from", "run the filter again")
+    if not files:
+        raise UserError("the filter kept no file: there is nothing to make a dataset of", "crawl more, or loosen it")
     splits: dict[str, list[FileRow]] = {split: [] for split in dataset.SPLITS}
     for file in files:
         splits[split_of(file.sha256, seed=context.seed, validation=params.validation, test=params.test)].append(file)
@@ -31,7 +37,7 @@ def run(context: StageContext) -> StageResult:
     dataset.write_schema(context.output)
     (context.output / dataset.STATISTICS).write_bytes(canonical_lines(statistics(counted)))
     used = {file.package for file in files}
-    packages = [row for row in rows.read(PackageRow, filtered / rows.PACKAGES) if row.package in used]
+    packages = [row for row in known if row.package in used]
     jsonl.write(context.output / rows.PACKAGES, map(rows.row, packages))
     context.say(", ".join(f"{split}: {len(members)} documents" for split, members in splits.items()))
     counts = {f"{split}_documents": len(members) for split, members in splits.items()}
@@ -46,14 +52,27 @@ def _first_of_each(files: Sequence[FileRow]) -> list[FileRow]:
     return list(unique.values())
 
 
+def _text(place: Path, file: FileRow) -> str:
+    """Corrupt where it is not what the filter wrote down."""
+    try:
+        data = place.read_bytes()
+        text = data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise Corrupt(
+            f"{file.path} cannot be read: {what}", "run `workbench verify` on the filtered artifact"
+        ) from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise Corrupt(f"{file.path} is not the file that the filter wrote down", "run `workbench verify`")
+    return text
+
+
 def _documents(
     context: StageContext, filtered: Path, split: str, files: Sequence[FileRow], counted: list[Counted], total: int
 ) -> Iterator[Document]:
     for file in files:
-        text = (filtered / rows.FILES_FOLDER / file.path).read_bytes().decode()
+        text = _text(filtered / rows.FILES_FOLDER / file.path, file)
         document = Document.of(text, path=file.path, package=file.package, license=file.license)
-        if document.id != file.sha256:
-            raise Corrupt(f"{file.path} is not the file that the filter wrote down", "run `workbench verify`")
         counted.append(Counted(split, file.package, file.license, document.bytes, text.count("\n"), len(text)))
         context.progress(len(counted), total, "documents")
         yield document
