@@ -157,7 +157,8 @@ class Lane:
         """Whoever was left alone by the killed one has come to its end."""
         hub = self.hub.path  # type: ignore[attr-defined]
         deadline = time.monotonic() + 60
-        while _working_in(hub, self.hub.process("policy"), self.hub.process("worker")):  # type: ignore[attr-defined]
+        policy, worker = self.hub.process("policy"), self.hub.process("worker")  # type: ignore[attr-defined]
+        while _is_conversing(policy) or _working_in(hub, policy, worker):
             assert time.monotonic() < deadline, "a program of the push does not end"
             time.sleep(0.005)
 
@@ -189,6 +190,14 @@ class Lane:
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return {**kept, "WORKBENCH_PUSHER": "alice", "WORKBENCH_HUB_IDLE_S": "60"}
+
+
+def _is_conversing(policy: int) -> bool:
+    """The policy process has a thread for each hook, also for one that was killed after it had asked."""
+    try:
+        return len(os.listdir(f"/proc/{policy}/task")) > 1
+    except OSError:
+        return False
 
 
 def _working_in(hub: Path, *but: int) -> list[int]:

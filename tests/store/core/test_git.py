@@ -316,6 +316,18 @@ def test_a_clone_that_took_the_ledger_but_not_the_artifacts_opens(git_repository
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 
+def test_a_pipe_that_broke_in_a_question_does_not_shift_the_answers_to_the_next(git_repository):
+    ids = [git_repository.objects.add_blob(data) for data in (b"first", b"second")]
+    assert git_repository.objects.read_blob(ids[0]) == b"first"
+    child = git_repository._database._pipe._process
+    with child.stdin as real, open("/dev/full", "wb") as full:
+        child.stdin = full
+        with pytest.raises(WorldError, match="the disk is full"):
+            git_repository.objects.read_blob(ids[0])
+        real.close()
+    assert git_repository.objects.read_blob(ids[1]) == b"second"
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "swap"])
 def test_a_damaged_object_is_told_apart_from_a_missing_one(git_repository, damage):
     id = git_repository.objects.add_blob(b"precious" * 50)

@@ -162,12 +162,17 @@ class Service:
             process.stdin.flush()
         except BrokenPipeError:
             raise self._ended() from None
+        except OSError as error:
+            raise self._broken(error) from error
 
     def line(self) -> bytes:
         """The next line of the answer, without its newline."""
         process = self._running()
         assert process.stdout is not None
-        line = process.stdout.readline()
+        try:
+            line = process.stdout.readline()
+        except OSError as error:
+            raise self._broken(error) from error
         if not line.endswith(b"\n"):
             raise self._ended()
         return line[:-1]
@@ -175,7 +180,10 @@ class Service:
     def exactly(self, size: int) -> bytes:
         process = self._running()
         assert process.stdout is not None
-        data = process.stdout.read(size)
+        try:
+            data = process.stdout.read(size)
+        except OSError as error:
+            raise self._broken(error) from error
         if len(data) != size:
             raise self._ended()
         return data
@@ -201,13 +209,18 @@ class Service:
             self._finalizer()
         self._process = self._finalizer = None
 
+    def _broken(self, error: OSError) -> ServiceEnded:
+        """The pipe failed: half a question or half an answer lies in it, so that the next one would be misread."""
+        self.close()
+        return ServiceEnded(f"the pipe to git broke: {error.strerror}")
+
     def _ended(self) -> ServiceEnded:
         """What the child said before it ended."""
         process = self._process
         assert process is not None
         assert process.stdin is not None
         assert process.stderr is not None
-        with suppress(BrokenPipeError):
+        with suppress(OSError):
             process.stdin.close()
         said = process.stderr.read().decode(errors="replace")
         self.close()
@@ -217,11 +230,10 @@ class Service:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End of input ends every service; a transaction that was open is aborted by git itself."""
     assert process.stdin is not None
-    with suppress(BrokenPipeError):
-        process.stdin.close()
-    for pipe in (process.stdout, process.stderr):
+    for pipe in (process.stdin, process.stdout, process.stderr):
         assert pipe is not None
-        pipe.close()
+        with suppress(OSError):
+            pipe.close()
     try:
         process.wait(timeout=5)
     except subprocess.TimeoutExpired:
