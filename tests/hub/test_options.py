@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from workbench.domain.errors import Conflict
 from workbench.domain.ledger import Action
 from workbench.domain.refs import Channel
 from workbench.domain.run import State
@@ -86,6 +87,25 @@ def test_promote_is_done_once_though_the_worker_dies_before_it_notes_that(toy: A
     entries = [entry for entry in toy.repository.ledger.history(20) if entry.action is Action.PROMOTE]
     assert len(entries) == 1
     assert len(toy.runs()) == 2
+
+
+def test_a_promotion_that_lost_a_race_is_tried_again(toy: Any, toy_files: Files) -> None:
+    tip = toy.under_test.edit(toy_files("new"))
+    run = toy.told(toy.under_test.push("-o", "promote=canary", "main"))
+    worker = toy.worker()
+    promote, lost = worker._promote, iter([True])
+
+    def lose_once(*arguments: Any) -> None:
+        if next(lost, False):
+            raise Conflict("someone moved the channel")
+        promote(*arguments)
+
+    worker._promote = lose_once
+    assert worker.handle_all() == 0
+    assert worker.is_stuck, "it comes back to it in a while"
+    assert worker.handle_all() == 1
+    assert toy.repository.refs.get(CANARY) == tip
+    assert [record.id for record in toy.runs()][1:] == [run]
 
 
 # --- release.bump -----------------------------------------------------------------------------------------------------

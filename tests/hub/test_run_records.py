@@ -137,6 +137,9 @@ def test_a_run_whose_worker_was_killed_is_resumed_by_the_next_one(hub: Any, toy_
     pushed = said[0]
     assert pushed.accepted
     assert "succeeded" in pushed.text
+    shown = pushed.text.split("follow: workbench runs tail")[1]
+    assert shown.count("words runs: never ran") == 2, "as it was begun, and as it was begun again"
+    assert shown.count("release/toy/v1.0.0") == 1
     refs = [ref for ref in hub.refs() if ref.startswith("refs/workbench/runs/")]
     assert len(refs) == 1
     assert refs[0].rsplit("/", 1)[1] in pushed.text
@@ -217,6 +220,20 @@ def processes_that_mention(text: str) -> list[str]:
         if folder in line and "step.json" in line:
             found.append(line)
     return found
+
+
+def test_who_follows_a_run_sees_it_resumed_from_its_beginning(desk: Any, toy_files: Files, tmp_path: Path) -> None:
+    desk.under_test.edit(toy_files(f"wait for {tmp_path}/gate"))
+    run = desk.told(desk.under_test.push("main"))
+    killed_in_the_middle(desk, tmp_path / "gate")
+    follow = runs.tail_run(desk.repository, run, follow=True, patience_s=60)
+    assert [type(next(follow)) for _ in range(2)] == [watch.RunStarted, watch.StepStarted]
+    (tmp_path / "gate").touch()
+    worker = working(desk)
+    rest = list(follow)
+    worker.join()
+    assert isinstance(rest[-1], watch.RunEnded)
+    assert [e.artifact for e in rest if isinstance(e, watch.StepEnded)] == ["raw/toy/v1.0.0", "release/toy/v1.0.0"]
 
 
 # --- asking for runs --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ entry, so that a push is all or nothing whenever it is cut off. Not here: the ru
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import select
 import socket
@@ -40,6 +41,7 @@ from workbench.ports.store import Objects
 
 IDLE_S = 900.0
 _NAMED = 5  # refs in the title of a ledger entry; all of them are its moves
+WAITER_LOOKS_S = 1.0  # between two looks at the worker while a pusher waits for a run
 LOOK_AGAIN_S = (1.0, 5.0, 20.0)  # after an accepted push: the worker may have been killed
 
 
@@ -273,22 +275,26 @@ class PolicyServer:
 
     def _wait(self, run: Ulid, seconds: float, answer: Answer) -> None:
         """Stream the progress of a run until it ends, the seconds are over or the pusher has gone."""
-        deadline = time.monotonic() + (seconds or rules.MAX_WAIT_S)
+        now = time.monotonic()
+        deadline, look = now + (seconds or rules.MAX_WAIT_S), now + WAITER_LOOKS_S
 
         def is_over() -> bool:
+            nonlocal look
+            if time.monotonic() > look:  # the worker may have been killed
+                self._ensure_worker()
+                look = time.monotonic() + WAITER_LOOKS_S
             return answer.gone or time.monotonic() > deadline
 
         plain = watch.PlainWatcher(_Out(answer), self.hub.clock.now_ms)  # type: ignore[arg-type]
-        while not is_over():
-            for event in runs.tail_run(self.hub.repository, run, follow=True, is_stopped=is_over, patience_s=1.0):
-                plain.on(event)
-                if isinstance(event, watch.RunEnded) and event.run == run:
-                    return
-            state = runs.show_run(self.hub.repository, run).state
-            if state in FINAL:
-                answer.say(f"run {run} {state}\n")
+        follow = runs.tail_run(self.hub.repository, run, follow=True, is_stopped=is_over, patience_s=math.inf)
+        for event in follow:
+            plain.on(event)
+            if isinstance(event, watch.RunEnded) and event.run == run:
                 return
-            self._ensure_worker()
+        state = runs.show_run(self.hub.repository, run).state
+        if state in FINAL:
+            answer.say(f"run {run} {state}\n")
+            return
         answer.say(f"still running; follow: workbench runs tail {run}\n")
 
 

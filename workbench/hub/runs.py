@@ -5,9 +5,10 @@ A run that says ``running`` while no walker holds it is shown as abandoned; the 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from workbench.domain.errors import Conflict, Corrupt, NotFound
@@ -69,15 +70,15 @@ def tail_run(
     Ends also when the run is abandoned for ``patience_s``; who wants to see it resumed follows again.
     """
     show_run(repository, run)
-    position, idle = 0, 0
+    tail, idle = _Tail(repository, run), 0
     while True:
-        events, position = _events(repository, run, position)
+        events = tail.more()
         yield from events
         if any(isinstance(event, watch.RunEnded) and event.run == run for event in events):
             return
         state = show_run(repository, run).state
         if state in FINAL or not follow:
-            yield from _events(repository, run, position)[0]
+            yield from tail.more()
             return
         idle = idle + 1 if state is State.ABANDONED else 0
         if is_stopped() or idle * POLL_S > patience_s:
@@ -111,15 +112,32 @@ def _has_ended(repository: Repository, run: Ulid) -> bool:
         return False
 
 
-def _events(repository: Repository, run: Ulid, position: int) -> tuple[list[watch.WalkEvent], int]:
-    """Whole lines after a byte position, from the living run's folder or, once it has ended, from its ref."""
-    try:
-        data = RunFolder.of(repository, run).events.read_bytes()
-    except FileNotFoundError:
-        data = repository.runs.read(run, EVENTS) or b""
-    whole = data[position : data.rfind(b"\n") + 1] if len(data) > position else b""
-    lines = whole.decode("utf-8", "replace").splitlines()
-    return [event for line in lines if (event := watch.decode(line)) is not None], position + len(whole)
+@dataclass
+class _Tail:
+    """Whole lines that came since the last look, from the living run's folder or, once it has ended, from its ref.
+
+    A worker that takes the run up begins a file of its own: that is read from its beginning.
+    """
+
+    repository: Repository
+    run: Ulid
+    _position: int = 0
+    _file: int = 0  # inode
+
+    def more(self) -> list[watch.WalkEvent]:
+        try:
+            with open(RunFolder.of(self.repository, self.run).events, "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_ino != self._file or status.st_size < self._position:
+                    self._position, self._file = 0, status.st_ino
+                file.seek(self._position)
+                data = file.read()
+        except FileNotFoundError:
+            data = (self.repository.runs.read(self.run, EVENTS) or b"")[self._position :]
+        whole = data[: data.rfind(b"\n") + 1]
+        self._position += len(whole)
+        lines = whole.decode("utf-8", "replace").splitlines()
+        return [event for line in lines if (event := watch.decode(line)) is not None]
 
 
 def _seen(repository: Repository, record: RunRecord) -> RunRecord:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.domain import refs
-from workbench.domain.errors import WorkbenchError, WorldError
+from workbench.domain.errors import Conflict, WorkbenchError, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.push import PushOptions
@@ -231,7 +231,7 @@ class Worker:
         """After some tries a push whose work cannot even be begun is recorded as handled, with the reason."""
         tries = self._tries[push.moves] = self._tries.get(push.moves, 0) + 1
         print(f"{time.strftime('%FT%T')} worker: {error}", file=sys.stderr, flush=True)
-        if isinstance(error, WorldError | OSError) and tries < MAX_TRIES:
+        if isinstance(error, WorldError | OSError | Conflict) and tries < MAX_TRIES:
             return False
         try:
             self._handled(push, f"could not be run: {error}", {"state": State.FAILED.value})
