@@ -138,7 +138,7 @@ def test_a_run_whose_worker_was_killed_is_resumed_by_the_next_one(hub: Any, toy_
     assert pushed.accepted
     assert "succeeded" in pushed.text
     shown = pushed.text.split("follow: workbench runs tail")[1]
-    assert shown.count("words runs: never ran") == 2, "as it was begun, and as it was begun again"
+    assert shown.count("words runs: never ran") in (1, 2), "as it was begun again, and before that if there was time"
     assert shown.count("release/toy/v1.0.0") == 1
     refs = [ref for ref in hub.refs() if ref.startswith("refs/workbench/runs/")]
     assert len(refs) == 1
