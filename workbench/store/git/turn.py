@@ -5,7 +5,6 @@ The note is an index: without it the newest entry is compared with its refs once
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -27,7 +26,7 @@ class GitTurn:
             return ""
 
     def note_projected(self, commit: str) -> None:
-        fresh = locks.own_folder(self._git_dir) / f"projected.{os.getpid()}"
+        fresh = locks.own_folder(self._git_dir) / "projected.new"  # one name: only whose turn it is writes here
         try:
             fresh.write_text(commit + "\n", "ascii")
             fresh.replace(self._note)
