@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.corpus.rows import PackageRow
+from workbench.domain.errors import UserError
 from workbench.stages.filter.rules import Drop
 
 TEXT_SCORE = 0.9  # Sørensen-Dice similarity from which a text is taken for a licence; below it means nothing
@@ -30,6 +31,18 @@ class Ruling:
     rank: int  # of the best alternative, for choosing among copies
     evidence: str
     drop: Drop | None
+
+
+def check_allowed(allowed: Sequence[str]) -> None:
+    """UserError for what can be no file's licence, and so would allow nothing in silence."""
+    for license in allowed:
+        parsed = _parsed(license)
+        if parsed is None:
+            raise UserError(f"parameter licenses holds {license!r}, which is no SPDX licence", "see the SPDX list")
+        if type(parsed).__name__ in ("OR", "AND"):
+            raise UserError(f"parameter licenses holds {license!r}", "list each by itself: OR and AND are understood")
+        if str(parsed) != license:
+            raise UserError(f"parameter licenses holds {license!r}", f"write {str(parsed)!r}")
 
 
 class Policy:

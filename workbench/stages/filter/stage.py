@@ -34,6 +34,7 @@ CHUNK = 16  # files that travel to a process together
 
 def run(context: StageContext) -> StageResult:
     params = resolve_params(FilterParams, context.params, stage="filter")
+    licensing.check_allowed(params.licenses)
     raw = context.inputs["raw"]
     packages = rows.read(PackageRow, raw / rows.PACKAGES)
     rulings = _rulings(context, params, raw, packages)

@@ -1,0 +1,125 @@
+"""Licences by expression, by text and by place; what is unknown is rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.corpus.rows import PackageRow
+from workbench.stages.filter import licensing
+from workbench.stages.filter.licensing import PackageLicenses, Policy
+from workbench.stages.filter.params import LICENSES
+
+POLICY = Policy(LICENSES)
+
+
+@pytest.mark.parametrize(
+    ("expression", "allowed"),
+    [
+        ("MIT", True), ("mit", True), ("Apache-2.0 OR MIT", True), ("MIT/Apache-2.0", True),
+        ("GPL-3.0-only OR MIT", True),
+        ("MIT AND Apache-2.0", True), ("MIT AND GPL-3.0-only", False), ("(MIT OR GPL-2.0-only) AND BSD-3-Clause", True),
+        ("(MIT AND GPL-2.0-only) OR AGPL-3.0-only", False), ("Apache-2.0 WITH LLVM-exception", True),
+        ("GPL-2.0-only WITH Classpath-exception-2.0", False), ("MIT WITH LLVM-exception", False),
+        ("GPL-3.0-or-later", False),
+        ("MPL-2.0", False), ("LicenseRef-Own", False),
+    ],
+)  # fmt: skip
+def test_an_expression_is_allowed_by_its_logic(expression: str, allowed: bool):
+    license, rank = POLICY.judge(expression)
+    assert (rank is not None) is allowed
+    assert license or expression == "LicenseRef-Own"
+
+
+@pytest.mark.parametrize(
+    "expression", ["", "MIT OR", "Commercial", "MIT or so", "((MIT)", "x" * 300, "MIT AND AND MIT", "🦀"]
+)
+def test_what_is_no_expression_is_not_guessed(expression: str):
+    assert POLICY.judge(expression) == ("", None)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_expression_or_is_not(text: str):
+    license, rank = POLICY.judge(text)
+    assert rank is None or license
+
+
+def test_of_alternatives_the_best_counts_and_of_conditions_the_worst():
+    ranks = {each: POLICY.judge(each)[1] for each in ("MIT", "ISC", "MIT OR ISC", "MIT AND ISC")}
+    assert ranks["MIT OR ISC"] == ranks["MIT"]
+    assert ranks["MIT AND ISC"] == ranks["ISC"]
+
+
+def test_a_text_is_told_by_what_it_says_not_by_its_name(tmp_path: Path, mit: str):
+    (tmp_path / "LICENSE").write_text(mit)
+    assert licensing.identify(tmp_path / "LICENSE") == "MIT"
+    (tmp_path / "OTHER").write_text("All rights reserved. Ask us first.\n" * 20)
+    assert licensing.identify(tmp_path / "OTHER") == ""
+    (tmp_path / "EMPTY").write_text("")
+    assert licensing.identify(tmp_path / "EMPTY") == ""
+    (tmp_path / "BIG").write_bytes(b"x" * (licensing.TEXT_BYTES + 1))
+    assert licensing.identify(tmp_path / "BIG") == ""
+    (tmp_path / "BINARY").write_bytes(bytes(range(256)) * 20)
+    assert licensing.identify(tmp_path / "BINARY") == ""
+
+
+def rule(
+    tmp_path: Path,
+    folder: str,
+    *,
+    declared: str = "",
+    texts: Mapping[str, str] = {},
+    rule: str = "agree",
+    **manifests: str,
+) -> licensing.Ruling:
+    for name, text in manifests.items():
+        place = tmp_path / name.replace("__", "/").replace("root", "")
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "Cargo.toml").write_text(text)
+    row = PackageRow("p", "p", "1", "path", declared, "", 0, "", 0, sorted(texts))
+    return PackageLicenses(tmp_path, row, texts, POLICY, rule).ruling(folder)
+
+
+def test_the_nearest_declaration_counts(tmp_path: Path):
+    manifests = {"root": '[package]\nlicense = "GPL-3.0-only"\n', "a__b": '[package]\nlicense = "MIT"\n'}
+    assert rule(tmp_path, "a/b/src", declared="Apache-2.0", **manifests).license == "MIT"
+    above = rule(tmp_path, "a/src", declared="Apache-2.0", **manifests)
+    assert above.drop is not None
+    assert "GPL-3.0-only" in above.drop.detail
+
+
+def test_a_manifest_may_inherit_from_its_workspace(tmp_path: Path):
+    manifests = {"root": '[workspace.package]\nlicense = "ISC"\n', "a": "[package]\nlicense.workspace = true\n"}
+    assert rule(tmp_path, "a/src", **manifests).license == "ISC"
+
+
+@pytest.mark.parametrize(
+    ("declared", "texts", "how", "verdict"),
+    [
+        ("MIT", {"LICENSE": "MIT"}, "agree", ""),
+        ("MIT", {}, "agree", ""),
+        ("MIT", {"LICENSE": ""}, "agree", ""),
+        ("MIT", {"LICENSE": "GPL-3.0"}, "agree", "declared MIT, but the text is GPL-3.0"),
+        ("MIT", {"LICENSE": "GPL-3.0"}, "ignore", ""),
+        ("MIT", {}, "require", "no text of MIT"),
+        ("MIT", {"LICENSE": "MIT"}, "require", ""),
+        ("Apache-2.0 OR MIT", {"LICENSE-MIT": "MIT", "LICENSE-APACHE": "Apache-2.0"}, "require", ""),
+        ("", {"LICENSE": "MIT"}, "agree", ""),
+        ("", {"LICENSE": "GPL-3.0-only"}, "agree", "not allowed: GPL-3.0-only"),
+        ("", {}, "ignore", "unknown"),
+        ("Proprietary", {}, "agree", "not an SPDX expression: Proprietary"),
+    ],
+)
+def test_texts_agree_decide_or_contradict(tmp_path: Path, declared: str, texts: dict[str, str], how: str, verdict: str):
+    found = rule(tmp_path, "src", declared=declared, texts=texts, rule=how)
+    assert (found.drop.detail if found.drop else "") == verdict
+
+
+def test_a_text_in_a_folder_holds_below_it_alone(tmp_path: Path):
+    texts = {"LICENSE": "MIT", "vendored/LICENSE": "GPL-3.0"}
+    assert rule(tmp_path, "src", declared="MIT", texts=texts).drop is None
+    assert rule(tmp_path, "vendored/x/src", declared="MIT", texts=texts).drop is not None
