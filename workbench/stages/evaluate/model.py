@@ -4,6 +4,7 @@ ordered by the number of workers; batches are given, so that no sum is ordered b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from workbench.tokens.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from workbench.decoder.model import Decoder
 
-WINDOWS = 8  # in a forward pass
+WINDOWS = 8  # in a forward pass, at most
+LOGITS = 1 << 25  # numbers that a forward pass may give: 128 MiB; a large vocabulary takes fewer windows
+POSITIONS = 512  # whose losses are summed together, in double precision
 BATCH = 16  # completions that are drawn together
 
 
@@ -82,18 +85,21 @@ def bits(decoder: Decoder, tokenizer: Tokenizer, text: Text) -> Bits:
     ids = tokenizer.prompt(text.text)
     size = decoder.config.max_position_embeddings
     starts = range(0, len(ids) - 1, size)
+    num_windows = max(1, min(WINDOWS, LOGITS // (size * decoder.config.vocab_size)))
     total = 0.0
     with torch.inference_mode():
-        for first in range(0, len(starts), WINDOWS):
-            windows = [ids[start : start + size + 1] for start in starts[first : first + WINDOWS]]
+        for first in range(0, len(starts), num_windows):
+            windows = [ids[start : start + size + 1] for start in starts[first : first + num_windows]]
             longest = max(map(len, windows)) - 1
             pad = decoder.config.pad_token_id
             inputs = torch.tensor([window[:-1] + [pad] * (longest - len(window) + 1) for window in windows])
             targets = torch.tensor([window[1:] + [-100] * (longest - len(window) + 1) for window in windows])
-            logits = decoder(inputs).double()
-            lost = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
-            total += float(lost) / 0.6931471805599453
-    return Bits(text.id, round(total, 3), len(text.text.encode()), len(ids) - 1)
+            logits = decoder(inputs).flatten(0, 1)
+            for some, wanted in zip(
+                torch.split(logits, POSITIONS), torch.split(targets.flatten(), POSITIONS), strict=True
+            ):
+                total += float(functional.cross_entropy(some.double(), wanted, ignore_index=-100, reduction="sum"))
+    return Bits(text.id, round(total / math.log(2), 3), len(text.text.encode()), len(ids) - 1)
 
 
 def complete(decoder: Decoder, tokenizer: Tokenizer, batch: Batch) -> list[Completion]:
