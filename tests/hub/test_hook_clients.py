@@ -268,6 +268,32 @@ def test_a_policy_process_that_hangs_refuses_the_push_in_the_end(tmp_path: Path,
     assert hook_client.FAIL.encode() in done.stderr
 
 
+@needs_perl
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_greeting_that_cannot_be_written_ends_the_hook(tmp_path: Path, language: str) -> None:
+    """Git waits for the greeting and then speaks; a client that waited for that would wait for ever."""
+    hook = tmp_path / "hook"
+    hook.write_text(hook_text("proc-receive", language))
+    hook.chmod(0o755)
+    (tmp_path / FOLDER).mkdir()
+    here = Path.cwd()
+    with socket.socket(socket.AF_UNIX) as listener, open("/dev/full", "wb") as full:
+        os.chdir(tmp_path)
+        listener.bind(f"{FOLDER}/{SOCKET}")
+        os.chdir(here)
+        listener.listen(8)
+        process = subprocess.Popen([hook], cwd=tmp_path, stdin=subprocess.PIPE, stdout=full, stderr=subprocess.DEVNULL)
+        assert process.stdin
+        process.stdin.write(packet(b"version=1\0atomic") + b"0000")
+        process.stdin.flush()
+        try:
+            assert process.wait(30) != 0
+        finally:
+            process.kill()
+            process.wait()
+            process.stdin.close()
+
+
 # --- names that are written down twice --------------------------------------------------------------------------------
 
 

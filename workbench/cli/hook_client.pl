@@ -18,13 +18,17 @@ sub packets {                               # of git, until a flush packet
     return @lines;
 }
 sub packet { return sprintf "%04x%s\n", 5 + length $_[0], $_[0] }
-sub put { my ($to, $data) = @_; while (length $data) { substr $data, 0, (syswrite($to, $data) // last), '' } }
+sub put {                                   # false when not all of it could be written
+    my ($to, $data) = @_;
+    while (length $data) { substr $data, 0, (syswrite($to, $data) // return 0), '' }
+    return 1;
+}
 
 my ($updates, @options);
 if ($verb eq 'proc-receive') {
     my ($hello) = packets();
     my $wants = $hello =~ /\0.*\bpush-options\b/;
-    put(*STDOUT, packet('version=1' . ($wants ? "\0push-options" : '')) . '0000');
+    put(*STDOUT, packet('version=1' . ($wants ? "\0push-options" : '')) . '0000') or exit 1;    # else both wait
     $updates = join "\n", packets();
     @options = packets() if $wants;
 }
