@@ -142,6 +142,10 @@ def test_the_indexes_are_asked_in_order(either, fetch: Fetch):
         ("application/vnd.pypi.simple.v1+json", b"[" * 100_000),
         ("application/vnd.pypi.simple.v1+json", b'{"meta": {"api-version": "9.0"}, "name": "demo", "files": []}'),
         ("application/vnd.pypi.simple.v1+json", b'{"meta": {"api-version": "1.0"}, "name": "demo", "files": [{}]}'),
+        (
+            "application/vnd.pypi.simple.v1+json",
+            b'{"meta": {"api-version": "1.0"}, "name": "demo", "files": "http://me:secret@host/x"}',
+        ),
         ("text/html", b'<html><head><meta name="pypi:repository-version" content="9.0"></head></html>'),
         ("text/html", b'<a href="http://[secret/demo-1.0.tar.gz">demo-1.0.tar.gz</a>'),
     ],

@@ -82,6 +82,14 @@ def test_texts_well_below_the_threshold_are_kept(share: float):
         assert dropped([candidate("a/1", first), candidate("a/2", second)]) == set()
 
 
+def test_what_the_index_proposes_is_measured_before_it_is_dropped():
+    for seed in range(40):
+        one = words(seed)
+        first, second = " ".join(one).encode(), " ".join(changed(one, 0.24, seed)).encode()
+        assert 0.58 < jaccard(first, second) < 0.65
+        assert (estimate(first, second) >= 0.7) is bool(dropped([candidate("a/1", first), candidate("a/2", second)]))
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.0, 0.03, 0.2, 0.6])), max_size=10), st.randoms())
 def test_what_is_dropped_does_not_depend_on_the_order_of_the_files(about: list[tuple[int, float]], shuffler):

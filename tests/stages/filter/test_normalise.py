@@ -81,6 +81,24 @@ def test_mutated_rust_keeps_its_tree_and_is_normal_after_once(rust: str, data: s
     assert normalise(done.text).text == done.text
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "same"),
+    [
+        (b"// a word\nfn a() {}\n", b"// another\nfn a() {}\n", False),
+        (b"/* a */ fn a() {}\n", b"/* b */ fn a() {}\n", False),
+        (b"/* a  \n b */\n", b"/* a\n b */\n", True),
+        (b"fn a() {}\n", b"fn  a()\t{ }\n", True),
+        (b"fn a() {}\n", b"fn b() {}\n", False),
+        (b'const A: &str = r" x";\n', b'const A: &str = r"  x";\n', False),
+        (b"m!(a b)\n", b"m!(a, b)\n", False),
+        (b"fn a() {}\n", b"fn a() {} fn b() {}\n", False),
+    ],
+)
+def test_what_stands_between_the_leaves_counts_but_for_blanks(one: bytes, two: bytes, same: bool):
+    assert syntax.same(syntax.parse(one), syntax.parse(two)) is same
+    assert syntax.same(syntax.parse(two), syntax.parse(one)) is same
+
+
 @settings(max_examples=150)
 @given(
     st.text(alphabet=" \t\r\nab\\é", max_size=25),
