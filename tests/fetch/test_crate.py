@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -209,3 +211,60 @@ def test_without_cargo_it_says_how_to_install_it(registry: Registry, tmp_path: P
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolMissing, match=r"cargo is not installed\n.*install"):
         fetch(registry, tmp_path)
+
+
+# --- archives: what a registry serves ---------------------------------------------------------------------------------
+
+
+class Archives(Registry):
+    """A local registry of cargo: ``.crate`` archives, and an index with their checksums."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        (self.home / "config.toml").write_text(
+            f'[source.crates-io]\nreplace-with = "local"\n[source.local]\nlocal-registry = "{self.root}"\n'
+        )
+
+    def add_archive(self, *, sha256: str = "", **members: bytes) -> str:
+        """``tiny`` 1.0.0; the checksum that the index gives."""
+        manifest = MANIFEST.format(name="tiny", version="1.0.0", more="").encode()
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+            for path, data in sorted({**FILES, "Cargo.toml": manifest, **members}.items()):
+                entry = tarfile.TarInfo(f"tiny-1.0.0/{path}")
+                entry.size, entry.mode = len(data), 0o644
+                archive.addfile(entry, io.BytesIO(data))
+        (self.root / "tiny-1.0.0.crate").write_bytes(buffer.getvalue())
+        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+        index = self.root / "index" / "ti" / "ny" / "tiny"
+        index.parent.mkdir(parents=True)
+        row = {"name": "tiny", "vers": "1.0.0", "deps": [], "features": {}, "cksum": sha256 or digest, "yanked": False}
+        index.write_text(json.dumps(row) + "\n")
+        return digest
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> Archives:
+    return Archives(tmp_path)
+
+
+def test_a_crate_of_a_registry_is_unpacked_by_cargo_and_checked_against_its_index(archives: Archives, tmp_path: Path):
+    digest = archives.add_archive()
+    done = fetch(archives, tmp_path, sha256=digest)
+    assert done.files == ("Cargo.toml", "LICENSE-MIT", "build.rs", "src/lib.rs")
+    assert (tmp_path / "into" / "src" / "lib.rs").read_bytes() == FILES["src/lib.rs"]
+    assert done.provenance["sha256"] == digest
+    assert not Path("/tmp/workbench-build-script-ran").exists()
+
+
+def test_an_archive_that_is_not_what_the_index_says_is_refused(archives: Archives, tmp_path: Path):
+    archives.add_archive(sha256="0" * 64)
+    with pytest.raises(UserError, match="checksum"):
+        fetch(archives, tmp_path)
+
+
+def test_an_archive_that_is_not_the_pinned_one_is_refused(archives: Archives, tmp_path: Path):
+    archives.add_archive()
+    with pytest.raises(UserError, match="has checksum"):
+        fetch(archives, tmp_path, sha256="1" * 64)
+    assert list((tmp_path / "into").iterdir()) == []
