@@ -138,6 +138,12 @@ class PolicyServer:
                 raise Refused(f"unknown verb {request.verb!r}", "stamp the hooks again: `workbench init`")
         except WorkbenchError as error:
             answer.say(f"workbench: refused: {_one_line(error)}\n")
+        except OSError as error:  # the disk, mostly
+            traceback.print_exc()
+            sys.stderr.flush()
+            answer.say(
+                f"workbench: refused: the hub cannot work: {error.strerror or error}: mend that, and push again\n"
+            )
         except Exception:  # noqa: BLE001  (the edge: a bug refuses the push and is logged)
             traceback.print_exc()
             sys.stderr.flush()
