@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,15 +140,12 @@ class PolicyServer:
         except WorkbenchError as error:
             answer.say(f"workbench: refused: {_one_line(error)}\n")
         except OSError as error:  # the disk, mostly
-            traceback.print_exc()
-            sys.stderr.flush()
-            answer.say(
-                f"workbench: refused: the hub cannot work: {error.strerror or error}: mend that, and push again\n"
-            )
+            why = f"the hub cannot work: {error.strerror or error}: mend that, and push again"
+            answer.say(f"workbench: refused: {why}\n")
+            _log_traceback()
         except Exception:  # noqa: BLE001  (the edge: a bug refuses the push and is logged)
-            traceback.print_exc()
-            sys.stderr.flush()
             answer.say(f"workbench: refused: the policy failed; see {self.hub.layout.log.name} in the hub\n")
+            _log_traceback()
         finally:
             answer.end(accepted)
             self._open -= 1
@@ -239,8 +237,9 @@ class PolicyServer:
         if options.wait and accepted.jobs:
             try:
                 self._wait(run, options.wait_s, answer)
-            except WorkbenchError as error:  # the push stands, whatever became of its run
-                answer.say(f"workbench: run {run} cannot be followed here: {_one_line(error)}\n")
+            except (WorkbenchError, OSError) as error:  # the push stands, whatever became of its run
+                why = _one_line(error) if isinstance(error, WorkbenchError) else str(error)
+                answer.say(f"workbench: run {run} cannot be followed here: {why}\n")
         return True
 
     def _stand_already(self, moves: Sequence[RefMove]) -> bool:
@@ -313,6 +312,12 @@ class _Out:
 
     def flush(self) -> None:
         return
+
+
+def _log_traceback() -> None:
+    with suppress(OSError):  # the log's disk may be the one that is full
+        traceback.print_exc()
+        sys.stderr.flush()
 
 
 def _who(pusher: str) -> str:
