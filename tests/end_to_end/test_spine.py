@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,8 @@ def test_a_plain_git_client_and_a_bundle_carry_it_to_a_machine_without_network(b
 
 
 def test_the_pinned_release_answers_over_mcp(built) -> None:  # type: ignore[no-untyped-def]
-    built.run("pin", "release/rust", "--why", "test")
+    do_next(built, built.run("pin", "release/rust", "--why", "test").stdout)
+    assert built.git("push", "--dry-run", "hub", "main").returncode == 0
 
     async def talk() -> None:
         arguments = ["-m", "workbench.cli.entry", "mcp", "runner", "--repo", str(built.hub)]
@@ -88,7 +90,22 @@ def test_the_pinned_release_answers_over_mcp(built) -> None:  # type: ignore[no-
             assert again.structured_content["result"] == answer.structured_content["result"]
 
     anyio.run(talk)
-    assert built.run("undo", "--why", "test").returncode == 0
+    do_next(built, built.run("undo", "--why", "test").stdout)
+
+
+def do_next(built, said: str) -> None:  # type: ignore[no-untyped-def]
+    """Do what a command says comes next; the clone then stands where the hub does."""
+    line = next(line for line in said.splitlines() if line.startswith("next:"))
+    done = subprocess.run(
+        ["sh", "-c", re.split(r"\s{2,}", line)[1]],
+        cwd=built.clone,
+        env=built.environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    hub = subprocess.run(["git", "--git-dir", str(built.hub), "rev-parse", "main"], capture_output=True, text=True)
+    assert built.git("rev-parse", "HEAD").stdout == hub.stdout
 
 
 def test_rebuilding_from_the_crawl_gives_equal_trees(built) -> None:  # type: ignore[no-untyped-def]

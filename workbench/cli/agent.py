@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli.context import Json, Repo, identity, store
+from workbench.cli.locate import locate
 from workbench.cli.output import emit, emit_json
 
 Port = Annotated[int, typer.Option("--port", help="0 takes a free one and prints it.")]
@@ -50,6 +51,8 @@ def pin(
         return
     emit(f"{made.version}  {made.commit[:12]}  active, pins {made.release}")
     emit(f"why: {'; '.join(made.reasons)} (ledger entry {made.entry}; `workbench undo` takes it back)")
+    if remote := locate(repo).remote:
+        emit(f"next:  git pull {remote} main     main has a new commit there")
 
 
 def complete(

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli.context import Json, Repo, identity, store
+from workbench.cli.locate import locate
 from workbench.cli.output import emit, emit_json, fields, size, table, when
 
 
@@ -155,6 +156,8 @@ def undo(
 
     Example: [bold]workbench undo --why "worse on short prompts"[/bold]
     """
+    from workbench.domain.refs import MAIN
+
     with store(repo) as repository:
         made = repository.ledger.undo(entry, who=identity(repo), why=why)
     moves = [{"ref": m.ref, "old": m.old, "new": m.new} for m in made.moves]
@@ -164,6 +167,9 @@ def undo(
     emit(f"entry {made.counter}: {made.why}")
     for move in made.moves:
         emit(f"  {move.ref}: {move.old[:12]} -> {move.new[:12]}")
+    main, remote = next((m for m in made.moves if m.ref == str(MAIN)), None), locate(repo).remote
+    if main and remote:
+        emit(f"next:  git fetch {remote} && git rebase --onto {remote}/main {main.old[:12]}     if your main has it")
 
 
 def register(app: typer.Typer) -> None:
