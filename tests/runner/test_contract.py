@@ -63,6 +63,9 @@ def test_looser_bounds_widen_and_tighter_bounds_narrow() -> None:
     [
         ("@tool()\ndef f(a) -> int:\n    return 1\n", "'a' has no type"),
         ("@tool()\ndef f(a: int):\n    return 1\n", "no return type"),
+        ("@tool()\nasync def f(a: int) -> int:\n    return 1\n", "a coroutine"),
+        ("@tool()\ndef f(a: int) -> list[int]:\n    yield 1\n", "a generator"),
+        ("@tool()\ndef f(_a: int) -> int:\n    return 1\n", "a parameter '_a'"),
         ("@tool()\ndef f(*a: int) -> int:\n    return 1\n", "has no type"),
         (
             "@tool()\ndef f(a: object) -> int:\n    return 1\n@tool(name='f')\ndef g() -> int:\n    return 1\n",

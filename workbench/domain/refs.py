@@ -18,12 +18,14 @@ Nothing else spells a ref. ``parse(str(ref)) == ref`` for every value (a propert
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
 from workbench.domain import ids
 from workbench.domain.errors import UserError
-from workbench.domain.ids import Ulid
+from workbench.domain.ids import ObjectId, Ulid
 from workbench.domain.version import Version
 
 
@@ -174,6 +176,18 @@ EVALS = Notes("evals")
 LEDGER = Ledger()
 RUN_CACHE = RunCache()
 OWN_NAMESPACE = "refs/workbench/"
+
+
+def agent_versions(tags: Mapping[str, ObjectId]) -> list[tuple[Version, ObjectId]]:
+    """The agent's versions among refs and what they name, lowest first. Tags of other names are not ours: a clone may
+    hold any (``backup``, ``release-2020``)."""
+    found = []
+    for name, value in tags.items():
+        with suppress(UserError):
+            ref = parse(name)
+            if isinstance(ref, AgentVersion):
+                found.append((ref.version, value))
+    return sorted(found)
 
 
 def parse(text: str) -> Ref:

@@ -51,6 +51,10 @@ def find_tools(modules: Iterable[object]) -> dict[str, Tool]:
 
 
 def _describe(info: ToolInfo, function: Callable[..., Any]) -> Tool:
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise UserError(
+            f"tool {info.name!r} is a coroutine or a generator", "write a plain function: each call has its own thread"
+        )
     try:
         hints = typing.get_type_hints(function, include_extras=True)
         signature = inspect.signature(function)
@@ -62,6 +66,8 @@ def _describe(info: ToolInfo, function: Callable[..., Any]) -> Tool:
                     f"tool {info.name!r}: parameter {name!r} has no type, so it has no schema",
                     "annotate every parameter; *args and **kwargs are not possible",
                 )
+            if name.startswith("_"):
+                raise UserError(f"tool {info.name!r} has a parameter {name!r}", "call it without the underscore")
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[name] = (hints[name], default)
             resolved.append(parameter.replace(annotation=hints[name]))

@@ -2,25 +2,30 @@
 
 The modules of one tree live under a package of their own, ``agents@<tree>``, so two versions never meet in
 ``sys.modules``. Inside them ``import agents.x`` means their own tree, and ``workbench.sdk`` is all of workbench that
-they may import. What they import from the standard library or other packages is shared with everybody, as usual.
+they may import. What they import from the standard library or other packages is shared with everybody, as usual. Files
+beside them are read by ``importlib.resources.files(__package__)``. What they print goes to standard error: standard
+output may be a protocol's.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import linecache
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from workbench.domain.errors import NotFound, UserError
 from workbench.domain.ids import ObjectId
 from workbench.ports.store import Objects
+from workbench.runner.resources import TreeResources
 
 PACKAGE = "agents"
 MAX_SOURCE = 1 << 20  # bytes of one module
@@ -58,6 +63,12 @@ class TreePackage(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         entry = self._objects.entry(self._tree, path)
         return ("", True) if entry is not None and entry.mode == 0o40000 else None
 
+    def get_resource_reader(self, fullname: str) -> TreeResources | None:
+        """For ``importlib.resources``: the files of a package's folder."""
+        path = fullname[len(self.name) :].lstrip(".").replace(".", "/")
+        entry = self._objects.entry(self._tree, path)
+        return TreeResources(self._objects, entry.id, path) if entry is not None and entry.mode == 0o40000 else None
+
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return None
 
@@ -69,7 +80,7 @@ class TreePackage(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if len(source) > MAX_SOURCE:
             raise UserError(f"agents/{file} is {len(source)} bytes", f"a module holds {MAX_SOURCE} bytes at most")
         origin = spec.origin or file
-        text = source.decode("utf-8")
+        text = importlib.util.decode_source(source)
         linecache.cache[origin] = (len(text), None, text.splitlines(keepends=True), origin)
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": self._import}
         exec(compile(text, origin, "exec", dont_inherit=True), module.__dict__)
@@ -113,17 +124,24 @@ def load(objects: Objects, commit: ObjectId) -> dict[str, ModuleType]:
         if package.name not in sys.modules:
             sys.meta_path.append(package)
         try:
-            modules = {"": importlib.import_module(package.name)}
-            for file in objects.walk(entry.id):
-                if file.path.endswith(".py") and not file.path.endswith("__init__.py"):
-                    name = file.path.removesuffix(".py").replace("/", ".")
+            with contextlib.redirect_stdout(sys.stderr):
+                modules = {"": importlib.import_module(package.name)}
+                for name in _module_names(objects, entry.id):
                     modules[name] = importlib.import_module(f"{package.name}.{name}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a module that exits must not take us along
             unload(entry.id)
             raise UserError(
                 f"agents/ at {commit[:12]} cannot be loaded: {_describe(error)}", "mend it and commit"
             ) from error
     return modules
+
+
+def _module_names(objects: Objects, tree: ObjectId) -> Iterator[str]:
+    """Of all modules below the package, in the order of their files; a folder's ``__init__.py`` is the folder's."""
+    for file in objects.walk(tree):
+        name = file.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        if file.path.endswith(".py") and name != "__init__":
+            yield name
 
 
 def unload(tree: ObjectId) -> None:

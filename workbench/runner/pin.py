@@ -76,14 +76,10 @@ def pin(
 
 def _newest(repository: Repository) -> tuple[Version, ObjectId] | None:
     """The highest version and the commit it names."""
-    tags = [
-        (Version.parse(name.removeprefix("refs/tags/")), value)
-        for name, value in repository.refs.all("refs/tags/").items()
-        if "/" not in name.removeprefix("refs/tags/")
-    ]
-    if not tags:
+    versions = refs.agent_versions(repository.refs.all("refs/tags/"))
+    if not versions:
         return None
-    version, tag = max(tags)
+    version, tag = versions[-1]
     return version, repository.objects.peel(tag)
 
 

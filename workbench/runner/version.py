@@ -9,7 +9,6 @@ from typing import Any
 from workbench.domain import refs
 from workbench.domain.errors import NotFound, UserError
 from workbench.domain.ids import ObjectId
-from workbench.domain.version import Version
 from workbench.ports.store import Repository
 from workbench.runner import contract as contracts
 from workbench.runner import importer
@@ -38,12 +37,9 @@ class AgentSnapshot:
 
 def label(repository: Repository, commit: ObjectId) -> str:
     """The highest version tag at a commit, else its abbreviated id."""
-    found = []
-    for name, value in repository.refs.all("refs/tags/").items():
-        rest = name.removeprefix("refs/tags/")
-        if "/" not in rest and repository.objects.peel(value) == commit:
-            found.append(Version.parse(rest))
-    return str(max(found)) if found else commit[:12]
+    versions = refs.agent_versions(repository.refs.all("refs/tags/"))
+    found = [version for version, tag in versions if repository.objects.peel(tag) == commit]
+    return str(found[-1]) if found else commit[:12]
 
 
 def read_state(repository: Repository, commit: ObjectId) -> StateDocument:

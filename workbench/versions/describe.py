@@ -7,9 +7,7 @@ from typing import Any
 
 from workbench.domain import refs
 from workbench.domain.errors import NotFound, UserError
-from workbench.domain.ids import ObjectId
 from workbench.domain.refs import ArtifactTag
-from workbench.domain.version import Version
 from workbench.ports.store import Artifact, Repository
 
 LINEAGE_BOUND = 1000
@@ -96,14 +94,9 @@ def ledger_entries(repository: Repository, limit: int) -> list[dict[str, Any]]:
 
 def versions(repository: Repository) -> list[dict[str, Any]]:
     """The agent's versions, newest first, with what each pins."""
-    found: list[tuple[Version, ObjectId]] = []
-    for name, value in repository.refs.all("refs/tags/").items():
-        rest = name.removeprefix("refs/tags/")
-        if "/" not in rest:
-            found.append((Version.parse(rest), value))
     active = repository.refs.get(str(refs.ACTIVE))
     answer = []
-    for version, tag in sorted(found, reverse=True):
+    for version, tag in reversed(refs.agent_versions(repository.refs.all("refs/tags/"))):
         commit = repository.objects.peel(tag)
         info = repository.objects.commit(commit)
         answer.append(
