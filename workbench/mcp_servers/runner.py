@@ -11,21 +11,27 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
 from opentelemetry import trace
 from pydantic import BaseModel, Field
 
 from workbench.domain.errors import WorkbenchError
+from workbench.mcp_servers.calls import Calls
 from workbench.sdk import services as sdk_services
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from starlette.applications import Starlette
 
     from workbench.runner.contract import Tool
     from workbench.runner.version import AgentSnapshot
     from workbench.sdk.services import Services
 
 T = TypeVar("T")
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # addresses to listen on, and the names of no machine
 
 
 class Answer(BaseModel, Generic[T]):
@@ -47,9 +53,10 @@ def build_server(snapshot: AgentSnapshot, services: Services) -> MCPServer[Any]:
         version=snapshot.version,
         instructions=f"Tools of agent version {snapshot.version}, answering with {snapshot.release or 'no release'}.",
     )
+    calls = Calls()
     for tool in snapshot.tools.values():
         server.add_tool(
-            _traced(tool, snapshot, services),
+            _traced(tool, snapshot, services, calls),
             name=tool.info.name,
             title=tool.info.title or None,
             description=tool.description,
@@ -74,13 +81,27 @@ def build_server(snapshot: AgentSnapshot, services: Services) -> MCPServer[Any]:
     return server
 
 
-def _traced(tool: Tool, snapshot: AgentSnapshot, services: Services) -> Callable[..., Any]:
+def http_app(server: MCPServer[Any], host: str) -> Starlette:
+    """Streamable HTTP at ``/mcp`` for a server that listens on ``host``. Requests under another host's name (DNS
+    rebinding) and of other sites' pages are refused, on whatever address it listens."""
+    names = sorted(_LOOPBACK | ({host.lower()} - _EVERYWHERE))
+    known = [f"[{name}]" if ":" in name else name for name in names]
+    allowed = TransportSecuritySettings(
+        allowed_hosts=[f"{name}:*" for name in known], allowed_origins=[f"http://{name}:*" for name in known]
+    )
+    return server.streamable_http_app(transport_security=allowed)
+
+
+def _traced(tool: Tool, snapshot: AgentSnapshot, services: Services, calls: Calls) -> Callable[..., Any]:
     """The tool's function, bound to its version, answering with provenance."""
 
-    def call(**arguments: Any) -> Any:
+    def work(arguments: dict[str, Any]) -> Any:
+        with sdk_services.bind(services):
+            return tool.function(**arguments)
+
+    async def call(**arguments: Any) -> Any:
         try:
-            with sdk_services.bind(services):
-                result = tool.function(**arguments)
+            result = await calls.run(lambda: work(arguments))
         except WorkbenchError as error:
             raise ToolError(str(error)) from error
         context = trace.get_current_span().get_span_context()
