@@ -318,3 +318,23 @@ def test_nothing_is_written_to_the_terminal_and_the_process_ends_well(tiny: Any,
         [*command, tiny.q8, tiny.f16, tmp_path / "q4.gguf"], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("text", ["let x = 1;\n" * 380_000, "\t\n" * 2_000_000, "\u2581" * 1_400_000, "🦀" * 1_000_000])
+def test_a_prompt_that_can_never_fit_is_refused_before_it_is_tokenised(model: LlamaModel, text: str) -> None:
+    """Tokenising one of these would take minutes, and nothing could stop it."""
+    for prompt in (Prompt(text), Prompt("", text), Prompt(text, "")):
+        with pytest.raises(UserError, match=r"tokens or more, the context holds 256"):
+            model.generate(prompt, Sampling(max_tokens=1))
+
+
+def test_the_bound_on_a_prompt_s_length_never_refuses_what_fits(model: LlamaModel, tokenizer: Tokenizer) -> None:
+    longest = max((tokenizer.decode([id]) for id in range(tokenizer.vocab_size)), key=len)
+    assert len(longest) > 4
+    text, ids = longest, list(model.tokenize(longest))
+    while len(ids) < model.context - 1:  # as few tokens for as many bytes as there can be
+        text, ids = text + longest, list(model.tokenize(text + longest))
+    fitting = text[: -len(longest)]
+    assert len(fitting) > model.context
+    made = model.generate(Prompt(fitting), Sampling(max_tokens=0))
+    assert len(made.prompt_tokens) <= model.context

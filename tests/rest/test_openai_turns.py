@@ -125,3 +125,23 @@ def test_no_more_wait_than_the_bound_allows() -> None:
         turns.close()
 
     asyncio.run(scene())
+
+
+def test_a_request_that_does_not_arrive_is_given_up() -> None:
+    async def scene() -> None:
+        sent: list[dict[str, Any]] = []
+        parts = [{"type": "http.request", "body": b'{"prompt": "x', "more_body": True}]
+
+        async def receive() -> dict[str, Any]:
+            return parts.pop() if parts else await asyncio.Event().wait()  # type: ignore[return-value]
+
+        async def send(message: Any) -> None:
+            sent.append(dict(message))
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "query_string": b""}
+        app = create_app(HeldModel(), "release/x/v1.0.0", body_s=0.01)  # type: ignore[arg-type]
+        await app(scope, receive, send)
+        assert sent[0]["status"] == 408
+
+    asyncio.run(scene())

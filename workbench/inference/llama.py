@@ -150,6 +150,7 @@ class LlamaModel:
 
     def _prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
         native = self._opened()
+        self._check_length(prompt.text + (prompt.suffix or ""))
         begin = [] if native.begin is None else [native.begin]
         text = self._ids(prompt.text)
         if prompt.suffix is None:
@@ -163,13 +164,29 @@ class LlamaModel:
         suffix = self._ids(prompt.suffix)
         return tuple(begin + layout(text, suffix, pre=ids.pre, suf=ids.suf, mid=ids.mid))
 
+    def _check_length(self, text: str) -> None:
+        """Before tokenising, which takes llama.cpp minutes for megabytes of short lines: what can never fit."""
+        if len(text) <= self.context:
+            return
+        least = -(-len(_encoded(text)) // self._longest_token)
+        if least > self.context:
+            raise UserError(
+                f"the prompt has {least} tokens or more, the context holds {self.context}",
+                "shorten the prompt, or use a model with a longer context",
+            )
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """Bytes: no token of the vocabulary spells more. (It writes none shorter than what the token spells.)"""
+        return max(len(self._native.token_text(token)) for token in range(self._native.n_vocab)) or 1
+
     def _check_tokens(self, tokens: Sequence[int]) -> None:
         if not tokens:
             raise UserError("there is nothing to go on with", "give a prompt of at least one token")
         if len(tokens) > self.context:
             raise UserError(
                 f"the prompt has {len(tokens)} tokens, the context holds {self.context}",
-                "shorten the prompt, or open the model with a larger --context",
+                "shorten the prompt, or use a model with a longer context",
             )
         if not all(0 <= token < self._native.n_vocab for token in tokens):
             raise UserError("a token id is outside the vocabulary", f"ids are 0 to {self._native.n_vocab - 1}")

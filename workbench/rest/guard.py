@@ -6,14 +6,21 @@ A browser cannot forge either header, so a page from elsewhere reaches nothing h
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+EVERYWHERE = frozenset({"0.0.0.0", "::"})  # addresses to listen on, and the names of no machine
+Refuse = Callable[[int, str, str], JSONResponse]
+
+
+def names(host: str) -> frozenset[str]:
+    """The names under which a server on ``host`` may be asked: loopback's, and its own where that is one."""
+    return LOOPBACK | ({host.lower()} - EVERYWHERE)
 
 
 def problem(status: int, message: str, code: str, *, param: str | None = None, retry_s: int = 0) -> JSONResponse:
@@ -24,25 +31,31 @@ def problem(status: int, message: str, code: str, *, param: str | None = None, r
 
 
 class Guard:
-    """ASGI middleware; ``hosts`` are the names under which this server may be asked, without ports."""
+    """ASGI middleware; ``hosts`` are the names under which this server may be asked, without ports; ``refuse`` makes
+    the answer of a status, a message and a code. No browser takes an answer for another type than it names."""
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] = LOOPBACK) -> None:
-        self._app, self._hosts = app, frozenset(host.lower() for host in hosts)
+    def __init__(self, app: ASGIApp, hosts: Collection[str] = LOOPBACK, refuse: Refuse = problem) -> None:
+        self._app, self._hosts, self._refuse = app, frozenset(host.lower() for host in hosts), refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sealed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
         refusal = self._refusal(scope) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, send)
+        await (refusal or self._app)(scope, receive, sealed)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or _name(f"//{hosts[0]}") not in self._hosts:
-            return problem(421, "this server is not known under that Host", "wrong_host")
+            return self._refuse(421, "this server is not known under that Host", "wrong_host")
         if any(_name(origin) not in self._hosts for origin in origins):
-            return problem(403, "requests from other sites are refused", "foreign_origin")
+            return self._refuse(403, "requests from other sites are refused", "foreign_origin")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["method"] == "POST" and kind != "application/json":
-            return problem(415, "send the request as application/json", "wrong_content_type")
+            return self._refuse(415, "send the request as application/json", "wrong_content_type")
         return None
 
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
-import uvicorn
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,20 +27,27 @@ from workbench.domain.errors import UserError, WorkbenchError
 from workbench.domain.generation import Generation
 from workbench.ports.inference import LoadedModel
 from workbench.rest.guard import LOOPBACK, Guard, problem
+from workbench.rest.listening import address, listen, serve_on
 from workbench.rest.openai_format import CompletionRequest, Envelope, completion_id, log_probabilities, model_entry
 from workbench.rest.turns import Busy, Gone, Turn, Turns
 
 MAX_BODY_BYTES = 4 << 20
 MAX_WAITING = 8
+BODY_S = 30.0  # in which a request must have arrived: a slow client may hold a connection, not for ever
 Answer = tuple[Generation, dict[str, Any] | None]
 
 
 def create_app(
-    model: LoadedModel, release: str, *, hosts: Collection[str] = LOOPBACK, max_waiting: int = MAX_WAITING
+    model: LoadedModel,
+    release: str,
+    *,
+    hosts: Collection[str] = LOOPBACK,
+    max_waiting: int = MAX_WAITING,
+    body_s: float = BODY_S,
 ) -> Starlette:
     """The application. ``release`` is the tag that answers name; the caller closes ``model`` afterwards."""
     turns = Turns(max_waiting)
-    routes = _Routes(model, release, turns)
+    routes = _Routes(model, release, turns, body_s)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -73,45 +78,16 @@ def serve(
 ) -> None:
     """Serve until interrupted. ``port`` 0 takes a free one; the address is told on standard error once it listens.
     ``hosts`` are further names that clients may use for this machine."""
-    listener = _listen(host, port)
+    listener = listen(host, port)
     allowed = {*LOOPBACK, *hosts, *([] if host in ("0.0.0.0", "::") else [host])}
-    config = uvicorn.Config(
-        create_app(model, release, hosts=allowed),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=2,
-        limit_concurrency=256,
-    )
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listener.getsockname()[1]}/v1"
-    print(f"{release} is served at {address} (Ctrl-C ends it)", file=sys.stderr, flush=True)
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    except KeyboardInterrupt:
-        print("ended", file=sys.stderr)
-    finally:
-        listener.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise UserError(
-            f"cannot listen on {host} port {port}: {error.strerror}", "choose another with --port, or --port 0 for any"
-        ) from None
-    return listener
+    app = create_app(model, release, hosts=allowed)
+    said = f"{release} is served at {address(listener, host)}/v1 (Ctrl-C ends it)"
+    serve_on(listener, app, said, out=sys.stderr, access_log=False, server_header=False, limit_concurrency=256)
 
 
 class _Routes:
-    def __init__(self, model: LoadedModel, release: str, turns: Turns) -> None:
-        self._model, self._release, self._turns = model, release, turns
+    def __init__(self, model: LoadedModel, release: str, turns: Turns, body_s: float) -> None:
+        self._model, self._release, self._turns, self._body_s = model, release, turns, body_s
 
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok", "release": self._release, "taken": self._turns.taken})
@@ -131,7 +107,11 @@ class _Routes:
         )
 
     async def completions(self, request: Request) -> Response:
-        asked = await _read(request)
+        try:
+            async with asyncio.timeout(self._body_s):
+                asked = await _read(request)
+        except TimeoutError:
+            return problem(408, f"the request did not arrive within {self._body_s:g} s", "too_slow")
         if isinstance(asked, Response):
             return asked
         if asked.model and not self._is_ours(asked.model):
