@@ -51,6 +51,7 @@ class Index:
     """``pages`` by project; ``json`` says in which of the two forms they are answered. ``answers`` stand above both."""
 
     port: int = 0
+    server: ThreadingHTTPServer | None = None
     json: bool = False
     pages: dict[str, list[Listed]] = field(default_factory=dict)
     answers: dict[str, tuple[int, str, bytes]] = field(default_factory=dict)
@@ -133,7 +134,7 @@ def index() -> Iterator[Index]:
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.port = server.server_address[1]
+    served.port, served.server = server.server_address[1], server
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield served

@@ -54,7 +54,14 @@ class Registry:
             self.env["RUSTUP_HOME"] = toolchains
 
     def add(
-        self, name: str = "tiny", version: str = "1.0.0", *, more: str = "", sums: bool = True, **files: bytes
+        self,
+        name: str = "tiny",
+        version: str = "1.0.0",
+        *,
+        more: str = "",
+        sums: bool = True,
+        package: str | None = "",
+        **files: bytes,
     ) -> Path:
         folder = self.root / f"{name}-{version}"
         manifest = MANIFEST.format(name=name, version=version, more=more).encode()
@@ -64,7 +71,7 @@ class Registry:
         found = sorted(path for path in folder.rglob("*") if path.is_file())
         listed = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
         (folder / ".cargo-checksum.json").write_text(
-            json.dumps({"files": listed if sums else {}, "package": PACKAGE if sums else None})
+            json.dumps({"files": listed if sums else {}, "package": package or (PACKAGE if sums else None)})
         )
         return folder
 
@@ -106,11 +113,30 @@ def test_dependencies_are_not_taken(registry: Registry, tmp_path: Path):
     assert len(done.files) == 4
 
 
-def test_a_source_without_checksums_is_taken_as_it_is(registry: Registry, tmp_path: Path):
-    registry.add(sums=False)
+@pytest.mark.parametrize("package", [None, PACKAGE], ids=["of nothing", "of the archive alone"])
+def test_a_source_without_checksums_is_taken_as_it_is_and_the_record_says_so(
+    registry: Registry, tmp_path: Path, package: str | None
+):
+    """As a distribution has them: patched files, and the checksum of the archive that they once came from."""
+    folder = registry.add(sums=False, package=package)
     done = fetch(registry, tmp_path)
     assert len(done.files) == 4
-    assert len(done.provenance["sha256"]) == 64
+    assert [(refusal.path, refusal.rule) for refusal in done.refusals] == [(".cargo-checksum.json", "unchecked")]
+    lines = [f"{hashlib.sha256((folder / path).read_bytes()).hexdigest()}  {path}\n" for path in done.files]
+    assert done.provenance["sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_what_no_checksum_vouches_for_can_be_pinned_by_its_own_digest_and_not_by_the_archives(
+    registry: Registry, tmp_path: Path
+):
+    folder = registry.add(sums=False, package=PACKAGE)
+    with pytest.raises(UserError, match="has checksum none") as caught:
+        fetch(registry, tmp_path, sha256=PACKAGE)
+    digest = caught.value.hint.rpartition(" ")[2]
+    assert fetch(registry, tmp_path, sha256=digest, into="pinned").provenance["sha256"] == digest
+    (folder / "src" / "lib.rs").write_bytes(b"pub fn evil() {}\n")
+    with pytest.raises(UserError, match="has checksum none"):
+        fetch(registry, tmp_path, sha256=digest, into="changed")
 
 
 @pytest.mark.parametrize("change", ["other", "added"])
@@ -191,7 +217,8 @@ def test_links_and_hostile_names_in_a_crate_are_left_out(registry: Registry, tmp
             fetch(registry, tmp_path)
         (folder / "src" / "LIB.rs").unlink()
     done = fetch(registry, tmp_path) if not sums else fetch(registry, tmp_path, into="again")
-    expected = {("src/aux.rs", "name"), ("src/link.rs", "link")} | (set() if sums else {("src/lib.rs", "case")})
+    unchecked = {("src/lib.rs", "case"), (".cargo-checksum.json", "unchecked")}
+    expected = {("src/aux.rs", "name"), ("src/link.rs", "link")} | (set() if sums else unchecked)
     assert {(row.path, row.rule) for row in done.refusals} == expected
 
 

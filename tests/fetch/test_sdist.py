@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,8 +32,9 @@ def either(request: pytest.FixtureRequest, index):
 def fetch(index, tmp_path: Path) -> Fetch:
     def fetch(version: str = "1.0", sha256: str = "", *, name: str = "demo", into: str = "into", **options) -> Fetched:
         (tmp_path / into).mkdir()
-        indexes = options.pop("indexes", (index.url,))
-        fetcher = SdistFetcher(Downloads(tmp_path / "downloads"), settings=lambda: IndexSettings(indexes), **options)
+        indexes, links = options.pop("indexes", (index.url,)), options.pop("links", ())
+        settings = IndexSettings(indexes, links, **options.pop("settings", {}))
+        fetcher = SdistFetcher(Downloads(tmp_path / "downloads"), settings=lambda: settings, **options)
         return fetcher.fetch(Source("sdist", name, version, "", sha256), tmp_path / into, wanted=WANTED)
 
     return fetch
@@ -239,6 +241,90 @@ def test_a_password_does_not_go_to_another_host(index, fetch: Fetch):
 
 
 @pytest.fixture
+def wheels(tmp_path: Path, index) -> Path:
+    """A folder of archives, as ``pip download`` leaves one: what an air-gapped machine has."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    for name in ("demo-1.0.tar.gz", "demo-0.9.tar.gz", "demo-1.0-py3-none-any.whl", "other-1.0.tar.gz", "notes.txt"):
+        (folder / name).write_bytes(index.offer().data)
+    index.pages.clear()
+    return folder
+
+
+def test_a_folder_of_archives_is_enough_and_no_index_is_asked(index, fetch: Fetch, wheels: Path):
+    done = fetch(indexes=(), links=(wheels.as_uri(),))
+    assert done.files
+    assert done.provenance["sha256"] == digest((wheels / "demo-1.0.tar.gz").read_bytes())
+    with pytest.raises(NotFound, match=r"no source distribution of version 2\.0") as caught:
+        fetch("2.0", indexes=(), links=(wheels.as_uri(),), into="newer")
+    assert caught.value.hint == "newest here: 0.9, 1.0"
+    with pytest.raises(NotFound, match="no source distribution of nothing"):
+        fetch(name="nothing", indexes=(), links=(wheels.as_uri(),), into="nothing")
+    assert index.asked == []
+
+
+@pytest.mark.parametrize("place", ["archive", "page", "folder of a page", "page on a host", "archive on a host"])
+def test_every_place_that_the_client_takes_is_looked_at(index, fetch: Fetch, wheels: Path, tmp_path: Path, place: str):
+    archive = wheels / "demo-1.0.tar.gz"
+    page = tmp_path / "pages" / "all.html"
+    page.parent.mkdir()
+    # A server's listing may shorten the names that it shows.
+    page.write_text(f'<a href="../wheels/other-1.0.tar.gz">x</a><a href="../wheels/{archive.name}">demo-1..&gt;</a>')
+    index.answers["/all/"] = (200, "text/html", b'<a href="demo-1.0.tar.gz">demo</a>')
+    index.answers["/all/demo-1.0.tar.gz"] = (200, "application/gzip", archive.read_bytes())
+    host = index.url.replace("simple/", "all/")
+    links = {
+        "archive": archive.as_uri(),
+        "page": page.as_uri(),
+        "folder of a page": page.parent.as_uri(),
+        "page on a host": host,
+        "archive on a host": host + archive.name,
+    }
+    assert fetch(indexes=(), links=(links[place],), sha256=digest(archive.read_bytes())).files
+
+
+def test_a_place_with_another_archive_than_the_pinned_one_is_passed_over(index, fetch: Fetch, wheels: Path):
+    listed = index.offer()
+    (wheels / "demo-1.0.tar.gz").write_bytes(b"built again by somebody")
+    with pytest.raises(UserError, match=r"demo-1\.0\.tar\.gz has sha256 .* was expected"):
+        fetch(indexes=(), links=(wheels.as_uri(),), sha256=digest(listed.data), into="nowhere")
+    assert fetch(links=(wheels.as_uri(),), sha256=digest(listed.data)).files
+
+
+def test_an_index_with_another_archive_than_the_pinned_one_is_passed_over(index, fetch: Fetch):
+    listed = index.offer()
+    first = index.url.replace("simple", "first")
+    index.answers["/first/demo/"] = (200, "text/html", f'<a href="x/demo-1.0.zip#sha256={"a" * 64}">x</a>'.encode())
+    assert fetch(indexes=(first, index.url), sha256=digest(listed.data)).files
+
+
+@pytest.fixture
+def secure(index, tmp_path: Path) -> str:
+    """The index once more, over TLS with a certificate that nobody vouches for; its host and port."""
+    import ssl
+    import subprocess
+
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run(
+        [*made, "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"], check=True, capture_output=True
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    index.server.socket = context.wrap_socket(index.server.socket, server_side=True)
+    return f"127.0.0.1:{index.port}"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_a_certificate_that_nobody_vouches_for_is_taken_of_a_trusted_host_alone(index, fetch: Fetch, secure: str):
+    index.offer()
+    url = f"https://{secure}/simple/"
+    with pytest.raises(WorldError, match="does not answer: SSLError"):
+        fetch(indexes=(url,), settings={"trusted_hosts": ("elsewhere",)})
+    for number, trusted in enumerate((secure, "127.0.0.1")):
+        assert fetch(indexes=(url,), settings={"trusted_hosts": (trusted,)}, into=f"trusted-{number}").files
+
+
+@pytest.fixture
 def no_client_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     import os
 
@@ -268,8 +354,37 @@ def test_the_environment_stands_above_the_clients_files(no_client_settings):
 
 def test_a_client_that_may_use_no_index_is_told_how_to_get_one(no_client_settings):
     no_client_settings.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(UserError, match="configured for no package index"):
+    with pytest.raises(UserError, match=r"configured for no package index\n"):
         client.discover()
+    no_client_settings.setenv("PIP_FIND_LINKS", "/not/there")
+    with pytest.raises(UserError, match="no package index, and its find-links '/not/there' is not there"):
+        client.discover()
+
+
+def test_places_without_an_index_are_enough_for_the_client_and_so_for_us(
+    no_client_settings, wheels: Path, tmp_path: Path
+):
+    settings = tmp_path / "pip.conf"
+    settings.write_text(
+        f"[global]\nno-index = true\nfind-links =\n    {wheels}\n    /not/there\n    ~/wheels\n    http://127.0.0.1:1/all/\n"
+        "trusted-host = 127.0.0.1\n    mirror:8443\n"
+    )
+    no_client_settings.setenv("PIP_CONFIG_FILE", str(settings))
+    found = client.discover()
+    assert found.indexes == ()
+    assert found.links == (wheels.as_uri(), wheels.as_uri(), "http://127.0.0.1:1/all/")
+    assert found.trusted_hosts == ("127.0.0.1", "mirror:8443")
+
+
+def test_the_places_of_the_environment_are_looked_at_before_the_index(no_client_settings, wheels: Path, tmp_path: Path):
+    no_client_settings.setenv("PIP_FIND_LINKS", f"{wheels} http://127.0.0.1:1/all/")
+    no_client_settings.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple/")
+    assert client.discover().links == (wheels.as_uri(), "http://127.0.0.1:1/all/")
+    (tmp_path / "into").mkdir()
+    done = SdistFetcher(Downloads(tmp_path / "downloads")).fetch(
+        Source("sdist", "demo", "1.0"), tmp_path / "into", wanted=WANTED
+    )
+    assert done.files
 
 
 def test_a_client_with_a_broken_setting_says_so(no_client_settings, tmp_path: Path):

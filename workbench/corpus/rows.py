@@ -27,7 +27,7 @@ class PackageRow:
     version: str
     kind: str  # sdist, git, crate, path
     license: str  # as the package declares it; empty: not declared
-    sha256: str  # of the archive (path: of its files); empty for git
+    sha256: str  # of the archive (path, and a crate whose files had no checksums: of its files); empty for git
     size: int  # bytes of the archive, or of the files where there is none
     commit: str  # git only
     files: int

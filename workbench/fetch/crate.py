@@ -3,6 +3,10 @@
 ``cargo vendor`` in a scratch project pinned to ``=version`` brings it; cargo checks an archive against its registry's
 index. A crate of a folder source is taken from its own folder: ``vendor`` follows links there and looks at no checksum.
 No build code is run. The files are checked once more against the checksums beside them, and taken as a folder is.
+
+A folder source may have no checksums of its files (distributions patch them, and keep upstream's archive checksum):
+then nothing can be checked. The record says so by a line about the checksum file, and the digest that is recorded, and
+that may be pinned, is that of the files, as for a source of kind path.
 """
 
 from __future__ import annotations
@@ -21,12 +25,13 @@ from workbench.fetch import names, programs
 from workbench.fetch.downloads import digest_of_file
 from workbench.fetch.limits import LIMITS, Limits
 from workbench.fetch.path import PathFetcher
-from workbench.ports.fetch import Fetched, Source
+from workbench.ports.fetch import Fetched, Refusal, Source
 
 INSTALL = "apt-get install -y cargo"
 _PLACE = re.compile(r"`?(?:[a-z+]+://|/)[^\s`]*`?")
 _NOT_THERE = ("no matching package", "failed to select a version", "perhaps you meant", "candidate versions found")
 CHECKSUMS = ".cargo-checksum.json"
+UNCHECKED = Refusal(CHECKSUMS, "unchecked", "it has no checksums of files: they are taken as they are")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}\Z")
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(?:[-+][0-9A-Za-z.+-]+)?\Z")
 
@@ -37,7 +42,8 @@ class CrateFetcher:
         self._env = env
 
     def fetch(self, source: Source, into: Path, *, wanted: Sequence[str]) -> Fetched:
-        """See the port. ``sha256`` is that of the ``.crate`` archive, as cargo's lock file has it."""
+        """See the port. ``sha256`` is that of the ``.crate`` archive, as cargo's lock file has it; or of the files,
+        where they come from a folder that has no checksums of them."""
         if not _NAME.match(source.name) or not _VERSION.match(source.version):
             raise UserError(
                 f"{source.name!r} {source.version!r} is no crate and exact version",
@@ -48,18 +54,23 @@ class CrateFetcher:
             vendored = self._vendor(cargo, source, Path(scratch))
             folder = self._own_folder(cargo, source, Path(scratch)) or vendored
             checksums = _checksums(folder)
-            package = str(checksums.get("package") or "")
-            if source.sha256 and package != source.sha256:
-                raise UserError(
-                    f"{source.name} {source.version} has checksum {package or 'none'}, not {source.sha256}",
-                    "do not use it: compare with the checksum in a Cargo.lock that you trust",
+            sums = checksums.get("files") or {}
+            archive = str(checksums.get("package") or "") if sums else ""
+            if archive and source.sha256 not in ("", archive):
+                raise _unpinned(
+                    source, archive, "do not use it: compare with the checksum in a Cargo.lock that you trust"
                 )
             taken = PathFetcher(self._limits).fetch(
                 Source("path", source.name, source.version, str(folder)), into, wanted=wanted
             )
-            _verify(into, taken.files, checksums.get("files") or {}, source)
-        own = {"sha256": package} if package else {}
-        return replace(taken, source=source, provenance={**taken.provenance, **own})
+            if sums:
+                _verify(into, taken.files, sums, source)
+        own = archive or str(taken.provenance.get("sha256", ""))
+        if source.sha256 and own and own != source.sha256:
+            hint = f"nothing there can be checked; if you trust the files as they are, pin their digest: {own}"
+            raise _unpinned(source, "none", hint)
+        refusals = taken.refusals if sums else (*taken.refusals, UNCHECKED)
+        return replace(taken, source=source, refusals=refusals, provenance={**taken.provenance, "sha256": own})
 
     def _vendor(self, cargo: str, source: Source, scratch: Path) -> Path:
         """The folder in ``vendor/`` that holds exactly this crate."""
@@ -103,6 +114,10 @@ class CrateFetcher:
         return manifest.parent if (manifest.parent / CHECKSUMS).is_file() else None
 
 
+def _unpinned(source: Source, checksum: str, hint: str) -> UserError:
+    return UserError(f"{source.name} {source.version} has checksum {checksum}, not {source.sha256}", hint)
+
+
 def _explain(source: Source, error: str) -> UserError | WorldError:
     """cargo's last cause says most; where it looked (a registry's address, a folder) is left out."""
     cause = error.rpartition("Caused by:")[2].strip().splitlines() or ["no message"]
@@ -125,9 +140,8 @@ def _checksums(folder: Path) -> dict[str, Any]:
 
 
 def _verify(into: Path, files: Sequence[str], sums: Mapping[str, str], source: Source) -> None:
-    """Without any checksums (distributions' own folders have none) the files are taken as cargo gave them."""
     for path in files:
-        if sums and digest_of_file(into / path) != sums.get(path):
+        if digest_of_file(into / path) != sums.get(path):
             raise UserError(
                 f"{source.name} {source.version}: {path} is not what its checksum says",
                 "clean cargo's cache and try again",

@@ -1,17 +1,19 @@
 """Source distributions from the package index that the installed Python client is configured for.
 
 The simple-index protocol (PEP 503 as HTML, PEP 691 as JSON) through pypi-simple; indexes over HTTP or as a folder of
-pages (``file:``). Pinned by version and sha256, downloaded in pieces up to a cap, unpacked by our own extractor. The
-archive's build code is never run, and no address is recorded.
+pages (``file:``); and what pip calls find-links: folders of archives, pages that link to archives, archives. Pinned by
+version and sha256, downloaded in pieces up to a cap, unpacked by our own extractor. The archive's build code is never
+run, and no address is recorded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urldefrag, urlsplit
 
 from packaging.utils import InvalidSdistFilename, canonicalize_name, parse_sdist_filename
 from packaging.version import InvalidVersion, Version
@@ -19,16 +21,27 @@ from packaging.version import InvalidVersion, Version
 from workbench.domain.errors import NotFound, UserError, WorldError
 from workbench.fetch import index
 from workbench.fetch.archive import unpack
-from workbench.fetch.downloads import Downloads
+from workbench.fetch.downloads import Downloads, digest_of_file
 from workbench.fetch.index import IndexSettings
 from workbench.fetch.limits import LIMITS, Limits
 from workbench.ports.fetch import Fetched, Source
 
 if TYPE_CHECKING:
     import requests
-    from pypi_simple import DistributionPackage, ProjectPage
+    from pypi_simple import ProjectPage
 
 CHUNK = 1 << 18
+
+
+@dataclass(frozen=True, order=True)
+class _Offer:
+    """A source distribution that is there. The least is preferred: a .tar.gz, then by name."""
+
+    is_odd: bool
+    filename: str
+    url: str
+    sha256: str  # as the place promises it; empty: it does not
+    version: Version
 
 
 class SdistFetcher:
@@ -53,47 +66,77 @@ class SdistFetcher:
         return unpack(source, archive, sha256, into, wanted=wanted, limits=self._limits)
 
     def _download(self, source: Source) -> tuple[Path, str]:
-        package = self._find(source)
-        path, sha256 = self._downloads.put(self._stream(package.url, self._limits.download_bytes))
-        promised = source.sha256 or (package.digests or {}).get("sha256", "").lower()
+        offer = self._find(source)
+        path, sha256 = self._downloads.put(self._stream(offer.url, self._limits.download_bytes))
+        promised = source.sha256 or offer.sha256
         if promised and sha256 != promised:
             self._downloads.drop(sha256)
             raise UserError(
-                f"{package.filename} has sha256 {sha256}, but {promised} was expected",
+                f"{offer.filename} has sha256 {sha256}, but {promised} was expected",
                 "do not use it: compare the pinned digest with the one that the project publishes",
             )
         return path, sha256
 
-    def _find(self, source: Source) -> DistributionPackage:
-        """The sdist of that version; the indexes are asked in order."""
-        versions: set[str] = set()
-        for url in self._settings.indexes:
-            page = self._page(url, source.name)
-            if page is None:
-                continue
-            found = [package for package in page.packages if _is_sdist_of(package.filename, source)]
-            if source.sha256:
-                found = [
-                    p for p in found if (p.digests or {}).get("sha256", source.sha256).lower() == source.sha256
-                ] or found
-            if found:
-                return min(found, key=lambda package: (not package.filename.endswith(".tar.gz"), package.filename))
-            versions.update(p.version for p in page.packages if p.package_type == "sdist" and p.version)
+    def _find(self, source: Source) -> _Offer:
+        """The sdist of that version; the places are asked in order, and one that is known to hold another archive than
+        the pinned one is only taken (and refused) where no other has it."""
+        versions: set[Version] = set()
+        other: _Offer | None = None
+        for offers in self._places(source):
+            found = [offer for offer in offers if offer.version == _version(source.version)]
+            fitting = [offer for offer in found if source.sha256 in ("", offer.sha256) or not offer.sha256]
+            if fitting:
+                return min(fitting)
+            other = other or min(found, default=None)
+            versions.update(offer.version for offer in offers)
+        if other:
+            return other
         if not versions:
             raise NotFound(
                 f"the package index has no source distribution of {source.name}",
                 "check the spelling: pip index versions NAME",
             )
-        newest = sorted(versions, key=_sort_key)[-3:]
+        newest = ", ".join(map(str, sorted(versions)[-3:]))
         raise NotFound(
-            f"{source.name} has no source distribution of version {source.version}", f"newest here: {', '.join(newest)}"
+            f"{source.name} has no source distribution of version {source.version}", f"newest here: {newest}"
         )
 
-    def _page(self, base: str, name: str) -> ProjectPage | None:
-        url = f"{base.rstrip('/')}/{canonicalize_name(name)}/"
+    def _places(self, source: Source) -> Iterator[list[_Offer]]:
+        """By place, the project's source distributions there."""
+        for url in self._settings.links:
+            yield self._linked(url, source)
+        for url in self._settings.indexes:
+            yield self._offers(self._page(f"{url.rstrip('/')}/{canonicalize_name(source.name)}/", source.name), source)
+
+    def _linked(self, url: str, source: Source) -> list[_Offer]:
+        """What a find-links place has: a folder's archives and pages, a page's links, or one archive."""
+        plain, fragment = urldefrag(url)
+        if urlsplit(url).scheme != "file" or not _file_of(plain).is_dir():
+            one = _offer(_last(plain), plain, _sha256_in(fragment), source)
+            return [one] if one else self._offers(self._page(plain, source.name), source)
+        found = []
+        for file in sorted(_file_of(plain).iterdir()):
+            if file.suffix in (".html", ".htm"):
+                found += self._offers(self._page(file.as_uri(), source.name), source)
+            elif file.is_file() and (offer := _offer(file.name, file.as_uri(), "", source)):
+                found.append(replace(offer, sha256=digest_of_file(file)) if source.sha256 else offer)
+        return found
+
+    def _offers(self, page: ProjectPage | None, source: Source) -> list[_Offer]:
+        packages = page.packages if page else []
+        offers = (
+            _offer(_last(package.url), package.url, digest, source)
+            or _offer(package.filename, package.url, digest, source)
+            for package in packages
+            for digest in ((package.digests or {}).get("sha256", "").lower(),)
+        )
+        return [offer for offer in offers if offer]
+
+    def _page(self, url: str, name: str) -> ProjectPage | None:
+        """The page at ``url``, or None where there is none."""
         what = f"the package index's page of {name}"
         if urlsplit(url).scheme == "file":
-            file = _file_of(url) / "index.html"
+            file = _file_of(url) / "index.html" if url.endswith("/") else _file_of(url)
             if not file.is_file():
                 return None
             return _parsed(name, b"".join(self._local(file, self._limits.page_bytes, what)), "", url, what)
@@ -157,6 +200,9 @@ class SdistFetcher:
         session.headers["User-Agent"] = "workbench"
         session.max_redirects = 5
         settings = self._settings
+        for host in settings.trusted_hosts:
+            for prefix in (f"https://{host}/",) if ":" in host else (f"https://{host}/", f"https://{host}:"):
+                session.mount(prefix, _unverified())
         if settings.certificates:
             session.verify = settings.certificates
         if settings.client_certificate:
@@ -166,19 +212,31 @@ class SdistFetcher:
         return session
 
 
-def _is_sdist_of(filename: str, source: Source) -> bool:
+def _offer(filename: str, url: str, sha256: str, source: Source) -> _Offer | None:
+    """None for what is no source distribution of that project."""
     try:
         name, version = parse_sdist_filename(filename)
-        return name == canonicalize_name(source.name) and version == Version(source.version)
     except (InvalidSdistFilename, InvalidVersion):
-        return False
+        return None
+    if name != canonicalize_name(source.name):
+        return None
+    return _Offer(not filename.endswith(".tar.gz"), filename, url, sha256, version)
 
 
-def _sort_key(version: str) -> tuple[bool, Version | str]:
+def _version(text: str) -> Version | None:
     try:
-        return (True, Version(version))
+        return Version(text)
     except InvalidVersion:
-        return (False, version)
+        return None
+
+
+def _last(url: str) -> str:
+    return unquote(urlsplit(url).path.rpartition("/")[2])
+
+
+def _sha256_in(fragment: str) -> str:
+    name, _, digest = fragment.partition("=")
+    return digest.lower() if name == "sha256" else ""
 
 
 def _parsed(name: str, data: bytes, content_type: str, url: str, what: str) -> ProjectPage:
@@ -208,6 +266,20 @@ def _unbroken(chunks: Iterator[bytes]) -> Iterator[bytes]:
         yield from chunks
     except (urllib3.exceptions.HTTPError, requests.RequestException, OSError) as error:
         raise WorldError(f"the download broke off: {type(error).__name__}", "try again") from None
+
+
+def _unverified() -> requests.adapters.HTTPAdapter:
+    """For a host that pip is told to trust, and for no other that it may lead to."""
+    import requests
+    import urllib3
+
+    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
+    class Unverified(requests.adapters.HTTPAdapter):
+        def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+            super().cert_verify(conn, url, False, cert)
+
+    return Unverified()
 
 
 def _check_status(answer: requests.Response, what: str) -> None:
