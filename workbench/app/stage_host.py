@@ -15,7 +15,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from workbench.app import wiring
+from workbench.config.temporary import temporary_folder
 from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import StageFailed, UserError, WorkbenchError
 from workbench.domain.events import Checkpoint, Log, Progress, StageEvent, encode
@@ -198,13 +198,13 @@ def run_in_process(
 ) -> StageResult:
     """Run a stage in this process, for tests and notebooks; ``params`` are completed by the spec, as in a plan."""
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="workbench-scratch-") as scratch:
+    with temporary_folder("scratch") as scratch:
         step = Step(
             stage=spec.name,
             name=name,
             inputs=dict(inputs),
             output=output,
-            scratch=Path(scratch),
+            scratch=scratch,
             checkpoint=checkpoint,
             params=spec.resolve(dial, params),
             seed=seed,

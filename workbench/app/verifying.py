@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.app import wiring
+from workbench.config.temporary import temporary_folder
 from workbench.domain.errors import UserError, WorkbenchError
 from workbench.domain.refs import Kind
 from workbench.ports.store import Finding, Repository
@@ -35,9 +34,10 @@ def verify_ref(repository: Repository, name: str) -> Sequence[Finding]:
 
 
 def verify_all(repository: Repository) -> Sequence[Finding]:
-    """Every artifact, and every object that the other refs reach."""
+    """Every artifact, every object that the other refs reach, and every further copy of an object."""
     from workbench.pipeline.integrity import whole
     from workbench.pipeline.verify import verify
+    from workbench.store.git.copies import damaged_copies
 
     found: list[Finding] = []
     artifacts = repository.artifacts.list()
@@ -50,7 +50,8 @@ def verify_all(repository: Repository) -> Sequence[Finding]:
     own = {str(tag) for tag in artifacts}
     rest = [id for ref, id in repository.refs.all().items() if ref not in own]
     findings = list(whole(repository.objects, rest, repository.path))
-    return [*found, *(replace(finding, what=f"all other refs: {finding.what}") for finding in findings)]
+    others = [replace(finding, what=f"all other refs: {finding.what}") for finding in findings]
+    return [*found, *others, *damaged_copies(repository.path)]
 
 
 def rebuild_artifact(repository: Repository, name: str, *, workers: int, who: str, watcher: Watcher) -> Sequence[Row]:
@@ -63,15 +64,15 @@ def rebuild_artifact(repository: Repository, name: str, *, workers: int, who: st
         raise UserError("--rebuild needs an artifact", "for example: workbench verify --rebuild release/rust")
     artifact = find_artifact(repository, name)
     workers = workers or (os.cpu_count() or 1) + 1
-    with tempfile.TemporaryDirectory(prefix="workbench-rebuild-", dir=repository.path) as folder:
-        store = Path(folder) / "store.git"
+    with temporary_folder("rebuild", within=repository.path) as folder:
+        store = folder / "store.git"
         init_hub(store)
         with wiring.open_repository(store) as fresh:
             rebuild = Rebuild(
                 repository=repository,
                 fresh=fresh,
                 specs=wiring.stage_specs(),
-                folder=Path(folder) / "steps",
+                folder=folder / "steps",
                 clock=wiring.clock(),
                 workers=workers,
                 who=who,

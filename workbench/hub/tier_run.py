@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from workbench.config.temporary import temporary_folder
 from workbench.domain.errors import ToolMissing, WorkbenchError
 from workbench.domain.ids import ObjectId
 from workbench.domain.run import RunRecord, State, StepRecord
@@ -74,10 +74,10 @@ class TierRun:
             raise ToolMissing("this tier was refused: there is no sandbox to run it in", missing)
         commands = load_tier(self._hub.repository.objects, ObjectId(self._record.source), self._record.subject)
         failed = []
-        with tempfile.TemporaryDirectory(prefix="workbench-tier-") as folder:
-            workspace = Path(folder) / "workspace"
+        with temporary_folder("tier") as folder:
+            workspace = folder / "workspace"
             workspace.mkdir()
-            Path(folder).chmod(0o755)  # the sandbox is another user
+            folder.chmod(0o755)  # the sandbox is another user
             export(self._hub.repository.objects, ObjectId(self._record.source), workspace)
             for command in commands:
                 state = State.CANCELLED if self._is_to_stop() else self._command(command, workspace)

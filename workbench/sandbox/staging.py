@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from workbench.config.temporary import temporary_folder
 from workbench.domain.errors import UserError, WorldError
 from workbench.ports.sandbox import Job
 
@@ -29,8 +30,7 @@ def inputs(job: Job, uid: int | None) -> Iterator[list[tuple[Path, str]]]:
     if not job.files and not job.folders:
         yield []
         return
-    base = Path(tempfile.mkdtemp(prefix="workbench-sandbox-", dir=_shared_temporary(uid)))
-    try:
+    with temporary_folder("sandbox", within=_shared_temporary(uid)) as base:
         root = base / "in"
         root.mkdir()
         _write(root, job.files)
@@ -43,8 +43,6 @@ def inputs(job: Job, uid: int | None) -> Iterator[list[tuple[Path, str]]]:
                 shutil.copytree(host, root / inside, symlinks=True, dirs_exist_ok=True)
         _open_to(uid, base)
         yield binds
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
 
 
 def _shared_temporary(uid: int | None) -> Path | None:

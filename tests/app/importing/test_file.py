@@ -77,7 +77,7 @@ def test_a_model_becomes_a_release_with_checksums_licence_and_card(
 
 def test_the_same_file_again_is_the_same_version_and_leaves_nothing_behind(repository: Any, model: Path) -> None:
     assert bring(repository, model) == bring(repository, model)
-    assert list(repository.path.glob("**/import-*")) == []
+    assert list(repository.path.glob("**/*import-*")) == []
     assert model.exists()
 
 
@@ -128,7 +128,7 @@ def test_a_model_that_its_trial_refuses_is_not_taken(repository: Any, model: Pat
         bring(repository, model, trial=refuse)
     assert tried == [model]
     assert repository.artifacts.list() == []
-    assert list(repository.path.glob("**/import-*")) == []
+    assert list(repository.path.glob("**/*import-*")) == []
 
 
 def test_a_model_that_changes_between_its_trial_and_its_storing_is_not_taken(repository: Any, model: Path) -> None:

@@ -4,7 +4,6 @@ that they can be pinned, served and trained on. What the file says of itself is 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from workbench.app.importing import dataset, release
 from workbench.app.importing.source import Source
 from workbench.app.importing.trial import Trial, in_sandbox
+from workbench.config.temporary import temporary_folder
 from workbench.domain.errors import Refused, UserError
 from workbench.domain.manifest import Manifest
 from workbench.domain.refs import Kind
@@ -66,5 +66,5 @@ def _workshop(git_dir: Path) -> Iterator[Path]:
     base = git_dir / "workbench" if os.access(git_dir, os.W_OK) else None
     if base is not None:
         base.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="import-", dir=base) as folder:
-        yield Path(folder)
+    with temporary_folder("import", within=base) as folder:
+        yield folder

@@ -11,13 +11,13 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 import workbench
 from workbench.app import wiring
+from workbench.config.temporary import temporary_folder
 from workbench.domain.errors import Refused, ToolMissing, WorldError
 from workbench.ports.sandbox import Job, Limits, Outcome, Sandbox, SandboxResult
 
@@ -43,8 +43,7 @@ def in_sandbox(model: Path, sandbox: Sandbox | None = None) -> None:
         raise ToolMissing(f"a model of strangers is opened in a sandbox first, and there is none: {missing}")
     if importlib.util.find_spec("llama_cpp") is None:
         raise ToolMissing("llama-cpp-python is not installed", "pip install 'git-workbench[inference]'")
-    with tempfile.TemporaryDirectory(prefix="workbench-trial-") as name:
-        folder = Path(name)
+    with temporary_folder("trial") as folder:
         folder.chmod(0o755)  # the sandbox is another user
         _put(model, folder / "model" / "model.gguf")
         python = _runtime(folder / "run")
