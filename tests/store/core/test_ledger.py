@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workbench.domain.errors import Conflict, NotFound, UserError
+from workbench.domain.errors import Conflict, NotFound, Refused, UserError
 from workbench.domain.ids import ZERO_ID
 from workbench.domain.ledger import Action, Entry, RefMove
 
@@ -121,14 +121,63 @@ def test_an_undo_can_itself_be_undone_by_its_number(repository, commits):
     assert repository.refs.get(ACTIVE) == two
 
 
+def test_what_was_redone_is_undone_by_default_again(repository, commits):
+    one, two = commits(repository, 2)
+    pin(repository, ZERO_ID, one)
+    pin(repository, one, two)
+    repository.ledger.undo(repository.ledger.undo(who="Bob").counter, who="Bob")
+    assert repository.ledger.undo(who="Bob").evidence == {"undoes": 2}
+    assert repository.refs.get(ACTIVE) == one
+
+
+def test_an_entry_is_undone_once_and_the_refusal_names_the_redo(repository, commits):
+    one, two = commits(repository, 2)
+    pin(repository, ZERO_ID, one)
+    pin(repository, one, two)
+    undone = repository.ledger.undo(2, who="Bob")
+    with pytest.raises(Refused, match=f"undone already, by entry {undone.counter}") as refused:
+        repository.ledger.undo(2, who="Bob")
+    assert f"workbench undo {undone.counter}" in refused.value.hint
+    repository.ledger.undo(undone.counter, who="Bob")
+    repository.ledger.undo(2, who="Bob")
+    assert repository.refs.get(ACTIVE) == one
+
+
+def test_a_push_is_undone_when_it_is_named_and_not_by_default(repository, commits):
+    one, two = commits(repository, 2)
+    pin(repository, ZERO_ID, one)
+    moves = [RefMove(MAIN, one, two), RefMove("refs/heads/topic", new=two), RefMove(TAG, new=two)]
+    pushed = repository.ledger.change(Action.PUSH, moves, who="Ada", why="push main, topic, v1.0.0")
+    undone = repository.ledger.undo(pushed.counter, who="Bob")
+    assert repository.refs.get(MAIN) == one
+    assert repository.refs.get("refs/heads/topic") is None
+    assert repository.refs.get(TAG) == two
+    assert undone.evidence == {"undoes": pushed.counter}
+    repository.ledger.undo(undone.counter, who="Bob")
+    assert repository.refs.get(MAIN) == repository.refs.get("refs/heads/topic") == two
+    with pytest.raises(Conflict):  # the default is the pin, on which the push stands
+        repository.ledger.undo(who="Bob")
+
+
+@pytest.mark.parametrize("action", [Action.INIT, Action.PUSH])
+def test_the_entry_that_made_main_is_not_undone(repository, commits, action):
+    one = commits(repository, 1)[0]
+    repository.ledger.change(action, [RefMove(MAIN, new=one), RefMove(TAG, new=one)], who="Ada", why="")
+    before = repository.refs.all()
+    with pytest.raises(Refused, match="made main"):
+        repository.ledger.undo(1, who="Bob")
+    assert repository.refs.all() == before
+
+
 def test_an_undo_of_what_has_moved_on_is_a_conflict(repository, commits):
     one, two, three = commits(repository, 3)
     pin(repository, ZERO_ID, one)
     pin(repository, one, two)
     repository.refs.swap([RefMove(MAIN, two, three)])
-    with pytest.raises(Conflict) as lost:
+    with pytest.raises(Conflict, match=r"entry 2 \(pin\) cannot be undone any more: refs/heads/main is at") as lost:
         repository.ledger.undo(2, who="Bob")
     assert lost.value.current == three
+    assert "pin another release" in lost.value.hint
     assert repository.refs.get(ACTIVE) == two
 
 

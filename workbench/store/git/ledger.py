@@ -19,10 +19,10 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
-from workbench.domain.errors import Conflict, NotFound, UserError, WorldError
+from workbench.domain.errors import Conflict, NotFound, Refused, UserError, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, Entry, RefMove
-from workbench.domain.refs import LEDGER, RUN_CACHE
+from workbench.domain.refs import LEDGER, MAIN, RUN_CACHE
 from workbench.ports.store import Objects, Refs
 from workbench.store.git import locks
 from workbench.store.git.refs import Busy
@@ -32,7 +32,8 @@ ENTRY = "entry.json"
 _TRIES = 40
 _POINT_PATIENCE_S = 0.5  # short, because locks are held meanwhile; a stale lock is removed before the next try
 _UNDOABLE = ("refs/heads/", "refs/workbench/channels/")
-_NEVER_UNDONE = frozenset({Action.UNDO, Action.HANDLED, Action.INIT, Action.PUSH})
+_NEVER_UNDONE = frozenset({Action.UNDO, Action.HANDLED, Action.INIT, Action.PUSH})  # unless named
+_BEGINNINGS = frozenset({Action.INIT, Action.PUSH})
 
 
 class Prepared(Protocol):
@@ -230,24 +231,42 @@ class LedgerLog:
                 f"entry {entry.counter} ({entry.action}) moved no channel and no branch, so there is nothing to undo",
                 "tags are never deleted or moved; see `workbench log --ledger`",
             )
-        return self.change(
-            Action.UNDO,
-            moves,
-            who=who,
-            why=why or f"undo entry {entry.counter} ({entry.action})",
-            evidence={"undoes": entry.counter},
-        )
+        if entry.action in _BEGINNINGS and any(m.ref == str(MAIN) and m.new == ZERO_ID for m in moves):
+            raise Refused(
+                f"entry {entry.counter} ({entry.action}) made main: undoing it would leave a workspace without one",
+                "push a commit that reverts what you do not want: git revert",
+            )
+        try:
+            return self.change(
+                Action.UNDO,
+                moves,
+                who=who,
+                why=why or f"undo entry {entry.counter} ({entry.action})",
+                evidence={"undoes": entry.counter},
+            )
+        except Conflict as lost:
+            if lost.ref == str(LEDGER):
+                raise
+            raise Conflict(
+                f"entry {entry.counter} ({entry.action}) cannot be undone any more: {lost.what}",
+                "undo what came after it first (`workbench log --ledger`), or go forward: pin another release, or push "
+                "a commit that reverts",
+                ref=lost.ref,
+                current=lost.current,
+            ) from lost
 
     def _to_undo(self, counter: int | None) -> Entry:
         head = self.head()
-        undone = set()
+        undone: dict[int, int] = {}  # entry -> the entry that took it back, and was not taken back itself
         for entry in self.history(head.counter if head else 0):
-            if counter is not None:
-                if entry.counter == counter:
+            by = undone.get(entry.counter)
+            if counter == entry.counter:
+                if by is None:
                     return entry
-            elif entry.action is Action.UNDO:
-                undone.add(entry.evidence.get("undoes"))
-            elif entry.counter not in undone and entry.action not in _NEVER_UNDONE and _undoing(entry):
+                raise Refused(f"entry {counter} is undone already, by entry {by}", f"to redo it: workbench undo {by}")
+            if entry.action is Action.UNDO and by is None:
+                undone[entry.evidence.get("undoes", 0)] = entry.counter
+            elif counter is None and by is None and entry.action not in _NEVER_UNDONE and _undoing(entry):
                 return entry
         which = "no entry can be undone" if counter is None else f"the ledger has no entry {counter}"
         raise NotFound(which, "see `workbench log --ledger`")
