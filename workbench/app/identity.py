@@ -5,16 +5,23 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-import subprocess
+
+from workbench.app import person_git
 
 
 def who(git_dir: str = "") -> str:
     """``Name <email>`` from the environment or Git's configuration, else the login name on this host."""
-    name = os.environ.get("GIT_COMMITTER_NAME") or _config("user.name", git_dir) or getpass.getuser()
+    name = os.environ.get("GIT_COMMITTER_NAME") or _config("user.name", git_dir) or _login()
     email = os.environ.get("GIT_COMMITTER_EMAIL") or _config("user.email", git_dir)
-    return f"{name} <{email or f'{getpass.getuser()}@{socket.gethostname()}'}>"
+    return f"{name} <{email or f'{_login()}@{socket.gethostname()}'}>"
 
 
 def _config(key: str, git_dir: str) -> str:
-    command = ["git", *(["--git-dir", git_dir] if git_dir else []), "config", "--get", key]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return person_git.run(*(["--git-dir", git_dir] if git_dir else []), "config", "--get", key).stdout.strip()
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container, with an id that has no name
+        return f"uid-{os.getuid()}"

@@ -1,4 +1,5 @@
-"""The files that ``workbench init`` stamps out: the project's own agents/, state/, ci/ and hooks/, one copy."""
+"""The files that ``workbench init`` stamps out: the project's own agents/, state/, ci/, hooks/ and tests/micro/, one
+copy, with a README of their own (``workspace.md``)."""
 
 from __future__ import annotations
 
@@ -25,6 +26,8 @@ def template_files() -> dict[str, bytes]:
             name = path.relative_to(root).as_posix()
             if not any(ignored in name for ignored in IGNORED):
                 files[name] = path.read_bytes()
-    if not files:
-        raise WorldError(f"the workspace template is missing from {root}", "install workbench again")
-    return files
+        if not any(name.startswith(part) for name in files):
+            raise WorldError(f"the workspace template lacks {part} in {root}", "install workbench again")
+    files["README.md"] = (Path(__file__).parent / "workspace.md").read_bytes()
+    files[".gitignore"] = b"__pycache__/\n"
+    return dict(sorted(files.items()))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.app import wiring
+from workbench.app import person_git, wiring
 from workbench.app.template import template_files
+from workbench.config.temporary import temporary_folder
 from workbench.domain import refs
-from workbench.domain.errors import Refused, WorldError
-from workbench.domain.ids import EMPTY_TREE, ZERO_ID
+from workbench.domain.errors import Refused, UserError, WorldError
+from workbench.domain.ids import EMPTY_TREE, ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, RefMove
 
 
@@ -22,16 +24,43 @@ class Workspace:
 
 
 def init_workspace(path: Path, *, who: str) -> Workspace:
-    """Create ``PATH.git`` (hub) and ``PATH`` (clone with remote ``hub``); refuses what is there already."""
+    """Create ``PATH.git`` (hub) and ``PATH`` (clone with remote ``hub``); refuses what is there already. When it fails,
+    nothing of it is left."""
+    hub, clone = _places(path)
+    new = not clone.exists()
+    clone.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder("init", within=clone.parent) as draft:
+        commit = _make_hub(draft / hub.name, who)
+        (draft / hub.name).rename(hub)
+    done = person_git.run("clone", "--quiet", "--origin", "hub", "--branch", "main", str(hub), str(clone))
+    if done.returncode != 0:
+        shutil.rmtree(hub)
+        if new:
+            shutil.rmtree(clone, ignore_errors=True)
+        raise WorldError(f"the workspace cannot be made: {' '.join(done.stderr.split())}", "mend that and run it again")
+    return Workspace(hub, clone, commit)
+
+
+def _places(path: Path) -> tuple[Path, Path]:
+    """Where hub and clone go: the one is not there, the other is not there or empty."""
+    clone = Path(os.path.abspath(path))
+    if not clone.name or clone.name.endswith(".git"):
+        raise UserError(f"{path} is no name for a clone", "give it without .git: the hub is made beside it as PATH.git")
+    hub = clone.with_name(clone.name + ".git")
+    if os.path.lexists(hub):
+        raise Refused(f"{hub} is there already", f"take another name, or clone it: git clone -o hub {hub} {path}")
+    if os.path.lexists(clone) and not clone.is_dir():
+        raise Refused(f"{clone} is there already and is no folder", "take another name")
+    if clone.is_dir() and any(clone.iterdir()):
+        raise Refused(f"{clone} is not empty", "give a new or empty folder; the hub is made beside it as PATH.git")
+    return hub, clone
+
+
+def _make_hub(hub: Path, who: str) -> ObjectId:
+    """A hub with the first commit; that commit."""
     from workbench.hub.install import install_hooks
     from workbench.store.git.settings import init_hub
 
-    clone = path.absolute()
-    hub = clone.with_name(clone.name + ".git")
-    if hub.exists():
-        raise Refused(f"{hub} is there already", f"take another name, or clone it: git clone -o hub {hub} {path}")
-    if clone.exists() and any(clone.iterdir()):
-        raise Refused(f"{clone} is not empty", "give a new or empty folder; the hub is made beside it as PATH.git")
     init_hub(hub)
     install_hooks(hub)
     with wiring.open_repository(hub) as repository:
@@ -41,8 +70,4 @@ def init_workspace(path: Path, *, who: str) -> Workspace:
         )
         move = RefMove(str(refs.MAIN), ZERO_ID, commit)
         repository.ledger.change(Action.INIT, [move], who=who, why="a new workspace")
-    command = ["git", "clone", "--quiet", "--origin", "hub", "--branch", "main", str(hub), str(clone)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise WorldError(f"the hub is made, but cloning it failed: {done.stderr.strip()}", " ".join(command))
-    return Workspace(hub, clone, commit)
+    return commit

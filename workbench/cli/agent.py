@@ -11,7 +11,7 @@ from workbench.cli.context import Json, Repo, identity, store
 from workbench.cli.locate import locate
 from workbench.cli.output import emit, emit_json
 
-Port = Annotated[int, typer.Option("--port", help="0 takes a free one and prints it.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one and prints it.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; loopback unless you say otherwise.")]
 
 
@@ -78,7 +78,7 @@ def complete(
     from workbench.domain.generation import Prompt, Sampling
     from workbench.versions.describe import find_artifact
 
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _standard_input() if prompt == "-" else prompt
     sampling = Sampling(
         temperature=temperature,
         top_k=top_k,
@@ -113,6 +113,17 @@ def complete(
         emit()
     else:
         emit(made.text)
+
+
+def _standard_input() -> str:
+    from workbench.domain.errors import UserError
+
+    try:
+        return sys.stdin.buffer.read().decode("utf-8") if sys.stdin else ""
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"standard input is not UTF-8 text ({error.reason})", "convert it first: iconv -t UTF-8"
+        ) from None
 
 
 def _write(piece: str) -> None:
@@ -165,14 +176,19 @@ def runner(
     Example: [bold]workbench mcp runner --version v1.0.0[/bold]
     """
     from workbench.app.agents import serve_version
-    from workbench.mcp_servers.runner import build_server
+    from workbench.mcp_servers.runner import build_server, http_app
 
     with store(repo) as repository:
         snapshot, services = serve_version(repository, version)
         try:
             server = build_server(snapshot, services)
             if http:
-                server.run("streamable-http", host=host, port=port)
+                from workbench.rest.listening import address, listen, serve_on
+
+                listener = listen(host, port)
+                app = http_app(server, host)
+                said = f"runner {snapshot.version} on {address(listener, host)}/mcp"
+                serve_on(listener, app, said, out=sys.stdout)
             else:
                 server.run("stdio")
         finally:
@@ -184,14 +200,14 @@ def versions(port: Port = 8770, host: Host = "127.0.0.1", repo: Repo = "") -> No
 
     Example: [bold]workbench versions --port 8770[/bold]
     """
-    import uvicorn
-
+    from workbench.rest.listening import address, listen, serve_on
     from workbench.rest.versions import create_app
 
     with store(repo) as repository:
-        emit(f"versions API on http://{host}:{port}/api/v1/versions  (OpenAPI: /openapi.json)")
-        sys.stdout.flush()
-        uvicorn.run(create_app(repository), host=host, port=port, log_level="warning")
+        listener = listen(host, port)
+        app = create_app(repository)
+        said = f"versions API on {address(listener, host)}/api/v1/versions  (OpenAPI: /openapi.json)"
+        serve_on(listener, app, said, out=sys.stdout)
 
 
 def register(app: typer.Typer) -> None:

@@ -31,19 +31,12 @@ def store(repo: str) -> Iterator[GitRepository]:
 
 def source_commit(location: Location) -> str:
     """The commit whose pipelines and state a command means: HEAD of the clone, or main of a hub."""
-    import subprocess
+    from workbench.app import person_git
+    from workbench.domain.refs import MAIN
 
-    name = "HEAD" if location.clone else "refs/heads/main"
-    command = [
-        "git",
-        "--git-dir",
-        location.clone or location.store,
-        "rev-parse",
-        "--verify",
-        "--quiet",
-        name + "^{commit}",
-    ]
-    found = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    where = ["-C", location.worktree] if location.worktree else ["--git-dir", location.store]
+    name = "HEAD" if location.worktree else str(MAIN)
+    found = person_git.run(*where, "rev-parse", "--verify", "--quiet", name + "^{commit}").stdout.strip()
     if not found:
         from workbench.domain.errors import NotFound
 

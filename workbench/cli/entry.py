@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import sys
 
+from workbench.cli.edge import ended
+
 
 def main() -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:]
+    sys.exit(ended(lambda: _run(arguments), as_json="--json" in arguments))
+
+
+def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["status"] and not {"--help", "-h"} & set(arguments):
         from workbench.cli.status import main as status
 
-        sys.exit(status(arguments[1:]))
+        return status(arguments[1:])
     from workbench.cli.commands import run
 
-    sys.exit(run(arguments))
+    return run(arguments)
 
 
 if __name__ == "__main__":

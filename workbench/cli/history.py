@@ -13,7 +13,7 @@ from workbench.cli.output import emit, emit_json, fields, size, table, when
 
 def log(
     ledger: Annotated[bool, typer.Option("--ledger", help="The ledger: every change the workbench made.")] = False,
-    limit: Annotated[int, typer.Option("-n", help="How many at most.")] = 20,
+    limit: Annotated[int, typer.Option("-n", min=1, help="How many at most.")] = 20,
     repo: Repo = "",
     json: Json = False,
 ) -> None:
@@ -154,6 +154,9 @@ def undo(
 ) -> None:
     """Take a pin or promotion back: channels and branches stand again where they stood. Tags stay.
 
+    An entry is a number of [bold]workbench log --ledger[/bold]; a push of several refs or another undo is taken back
+    only when it is named.
+
     Example: [bold]workbench undo --why "worse on short prompts"[/bold]
     """
     from workbench.domain.refs import MAIN
@@ -166,10 +169,14 @@ def undo(
         return
     emit(f"entry {made.counter}: {made.why}")
     for move in made.moves:
-        emit(f"  {move.ref}: {move.old[:12]} -> {move.new[:12]}")
+        emit(f"  {move.ref}: {_stand(move.old)} -> {_stand(move.new)}")
     main, remote = next((m for m in made.moves if m.ref == str(MAIN)), None), locate(repo).remote
     if main and remote:
         emit(f"next:  git fetch {remote} && git rebase --onto {remote}/main {main.old[:12]}     if your main has it")
+
+
+def _stand(id: str) -> str:
+    return id[:12] if id.strip("0") else "absent"
 
 
 def register(app: typer.Typer) -> None:

@@ -15,7 +15,9 @@ RunId = Annotated[str, typer.Argument(help="A run's id, or the beginning or end 
 
 @runs.command("list")
 def list_(
-    limit: Annotated[int, typer.Option("-n", help="How many at most.")] = 20, repo: Repo = "", json: Json = False
+    limit: Annotated[int, typer.Option("-n", min=1, help="How many at most.")] = 20,
+    repo: Repo = "",
+    json: Json = False,
 ) -> None:
     """Runs, newest first.
 
@@ -105,7 +107,7 @@ def tail(
 
 
 @runs.command()
-def cancel(run: RunId, repo: Repo = "") -> None:
+def cancel(run: RunId, repo: Repo = "", json: Json = False) -> None:
     """Stop a run: its whole process tree ends; what it has published stays.
 
     Example: [bold]workbench runs cancel 01J9ZK[/bold]
@@ -114,11 +116,14 @@ def cancel(run: RunId, repo: Repo = "") -> None:
 
     with store(repo) as repository:
         record = cancel_run(repository, find_run(repository, run))
+    if json:
+        emit_json({"run": record.id, "state": record.state.value})
+        return
     emit(f"run {record.id} " + ("is asked to stop" if record.state.value == "running" else record.state.value))
 
 
 def worker(
-    repo: Repo = "", idle: Annotated[float, typer.Option(help="Seconds without work before it ends.")] = 600
+    repo: Repo = "", idle: Annotated[float, typer.Option(min=0, help="Seconds without work before it ends.")] = 600
 ) -> None:
     """The hub's worker, in the foreground: takes up what was pushed. Pushes start one on demand.
 
@@ -138,7 +143,14 @@ def hook(name: Annotated[str, typer.Argument(help="pre-receive or proc-receive."
     Example: [bold]workbench hook pre-receive[/bold]
     """
     from workbench.cli.hook_client import main
+    from workbench.cli.locate import is_git_dir
+    from workbench.domain.errors import UserError
+    from workbench.hub.install import HOOKS
 
+    if name not in HOOKS:
+        raise UserError(f"there is no hook {name!r}", f"one of {', '.join(HOOKS)}")
+    if not is_git_dir("."):
+        raise UserError("a hook runs in a hub, where git starts it", "push to the hub: git push hub main")
     main(name)
 
 

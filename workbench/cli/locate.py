@@ -24,7 +24,9 @@ class Location:
 
 
 def locate(repo: str = "", start: str = "") -> Location:
-    """Find the repository at ``repo``, or around ``start`` (default: the current folder)."""
+    """Find the repository at ``repo``, or that of ``git --git-dir=…``, or around ``start`` (default: the current
+    folder)."""
+    repo = repo or ("" if start else os.environ.get("GIT_DIR", ""))
     if repo:
         if not os.path.isdir(repo):
             raise NotFound(f"no repository at {repo}", "give the folder of a hub or a clone with --repo")
@@ -32,17 +34,14 @@ def locate(repo: str = "", start: str = "") -> Location:
         if found is None:
             raise NotFound(f"{repo} is not a Git repository", "make one with: workbench init PATH")
     else:
-        found = _search(os.path.abspath(start or os.getcwd()))
+        found = _search(os.path.abspath(start or _here()))
     git_dir, worktree = found
     if not worktree:
         return Location(store=git_dir)
     for remote in ("hub", "origin"):
-        url = _remote_url(git_dir, remote)
-        if url.startswith("file://"):
-            url = url[7:]
-        if not url or "://" in url:
+        path = _local_path(_remote_url(git_dir, remote), worktree)
+        if not path:
             continue
-        path = os.path.normpath(os.path.join(worktree, url))
         if is_git_dir(path) and (remote == "hub" or os.path.isdir(os.path.join(path, "workbench"))):
             return Location(store=path, clone=git_dir, worktree=worktree, remote=remote)
         if remote == "hub":
@@ -51,6 +50,26 @@ def locate(repo: str = "", start: str = "") -> Location:
                 "point the remote at it: git remote set-url hub PATH.git (or give --repo)",
             )
     return Location(store=git_dir, clone=git_dir, worktree=worktree)
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise NotFound("the current folder has been removed", "go into another one, or give --repo") from None
+
+
+def _local_path(url: str, worktree: str) -> str:
+    """The folder on this machine that a remote's url means; empty where it means none (ssh, https, host:path)."""
+    if url.startswith("file://"):
+        url = url[7:]
+        if "%" in url:
+            from urllib.parse import unquote
+
+            url = unquote(url)
+    elif ":" in url.split("/")[0]:  # a scheme, or ssh's short form
+        return ""
+    return os.path.normpath(os.path.join(worktree, url)) if url else ""
 
 
 def is_git_dir(path: str) -> bool:
@@ -77,24 +96,24 @@ def _git_dir(folder: str) -> tuple[str, str] | None:
     if os.path.isdir(dot_git):
         return dot_git, folder
     if os.path.isfile(dot_git):
-        with open(dot_git, encoding="utf-8") as file:
-            target = file.read(4096).removeprefix("gitdir:").strip()
+        with open(dot_git, "rb") as file:
+            target = os.fsdecode(file.read(4096)).removeprefix("gitdir:").strip()
         path = os.path.normpath(os.path.join(folder, target))
         common = os.path.join(path, "commondir")
         if os.path.isfile(common):  # a linked work tree: refs and objects are in the main one
-            with open(common, encoding="utf-8") as file:
-                path = os.path.normpath(os.path.join(path, file.read(4096).strip()))
+            with open(common, "rb") as file:
+                path = os.path.normpath(os.path.join(path, os.fsdecode(file.read(4096)).strip()))
         return path, folder
     if is_git_dir(folder):
-        return folder, ""
+        return folder, os.path.dirname(folder) if os.path.basename(folder) == ".git" else ""
     return None
 
 
 def _remote_url(git_dir: str, remote: str) -> str:
     """The remote's url from the repository's own config file; includes and rewrites are not followed."""
     try:
-        with open(os.path.join(git_dir, "config"), encoding="utf-8") as file:
-            lines = file.read(1 << 20).splitlines()
+        with open(os.path.join(git_dir, "config"), "rb") as file:
+            lines = os.fsdecode(file.read(1 << 20)).split("\n")
     except OSError:
         return ""
     inside = False
@@ -103,5 +122,12 @@ def _remote_url(git_dir: str, remote: str) -> str:
         if line.startswith("["):
             inside = line == f'[remote "{remote}"]'
         elif inside and line.split("=")[0].strip() == "url":
-            return line.split("=", 1)[1].strip().strip('"')
+            return _unquoted(line.split("=", 1)[1].strip())
     return ""
+
+
+def _unquoted(value: str) -> str:
+    """As git writes a value that holds quotes, backslashes or ``#``."""
+    if value[:1] == value[-1:] == '"' and len(value) > 1:
+        value = value[1:-1]
+    return value.replace('\\"', '"').replace("\\\\", "\\")

@@ -18,6 +18,7 @@ def checkout(
     name: Annotated[str, typer.Argument(help="An artifact: KIND/NAME/vX.Y.Z, or KIND/NAME for the newest.")],
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     repo: Repo = "",
+    json: Json = False,
 ) -> None:
     """Write an artifact's manifest and payload into a new folder, verified.
 
@@ -28,6 +29,9 @@ def checkout(
     with store(repo) as repository:
         artifact = find_artifact(repository, name)
         repository.artifacts.checkout(artifact, folder)
+    if json:
+        emit_json({"artifact": artifact.tag.short, "folder": str(folder), "files": len(artifact.manifest.files)})
+        return
     emit(f"{artifact.tag.short} -> {folder} ({len(artifact.manifest.files)} files)")
 
 
@@ -63,6 +67,7 @@ def bundle(
     names: Annotated[list[str], typer.Argument(help="Artifacts and versions to carry.")],
     with_inputs: Annotated[bool, typer.Option("--with-inputs", help="Everything they were made from as well.")] = False,
     repo: Repo = "",
+    json: Json = False,
 ) -> None:
     """Write artifacts and versions into one file that any machine can unbundle, with no network.
 
@@ -72,6 +77,9 @@ def bundle(
 
     with store(repo) as repository:
         refs = bundle_names(repository, names, file, with_inputs=with_inputs)
+    if json:
+        emit_json({"file": str(file), "refs": refs, "size": file.stat().st_size})
+        return
     for ref in refs:
         emit(ref)
     emit(f"{file}  {file.stat().st_size} bytes")
@@ -80,6 +88,7 @@ def bundle(
 def unbundle(
     file: Annotated[Path, typer.Argument(help="A bundle that `workbench bundle` wrote.")],
     repo: Repo = "",
+    json: Json = False,
 ) -> None:
     """Take a bundle's artifacts and versions in, checked; what exists with another value is refused.
 
@@ -89,6 +98,9 @@ def unbundle(
 
     with store(repo) as repository:
         refs = unbundle_file(repository, file, who=identity(repo))
+    if json:
+        emit_json({"refs": refs})
+        return
     for ref in refs:
         emit(ref)
     emit(f"{len(refs)} refs taken in" if refs else "nothing new: all of it is here already")
@@ -113,7 +125,9 @@ def verify(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Build it and its inputs again from the crawl's bytes.")
     ] = False,
-    workers: Annotated[int, typer.Option(help="Processes for the rebuild (default: one more than the machine's).")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes for the rebuild (default: one more than the machine's).")
+    ] = 0,
     repo: Repo = "",
     json: Json = False,
 ) -> None:

@@ -12,6 +12,7 @@ import typer
 from workbench.cli.context import Json, Repo, identity, source_commit, store
 from workbench.cli.locate import locate
 from workbench.cli.output import emit, emit_json, table
+from workbench.domain.errors import UserError
 
 if TYPE_CHECKING:
     from workbench.domain.run import RunRecord
@@ -39,6 +40,8 @@ def run(
     from workbench.app import pipelines
     from workbench.pipeline.plan import Mode
 
+    if resume and (pipeline or only or start or force or dry_run):
+        raise UserError("--resume takes up the work of that run, whole", "leave the other arguments out")
     with store(repo) as repository:
         if resume:
             from workbench.hub.runs import find_run

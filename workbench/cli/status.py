@@ -8,14 +8,15 @@ import os
 import sys
 
 from workbench.cli.locate import Location, locate
-from workbench.domain.errors import WorkbenchError
+from workbench.domain.errors import ToolMissing, UserError, WorldError
 
 _USAGE = "usage: workbench status [--repo PATH] [--json]"
+_PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set where git runs us; they would lead our git elsewhere
 _FORMAT = "%(refname) %(objectname) %(*objectname)"
 
 
 def main(arguments: list[str]) -> int:
-    """Print the status; 0, or the error's exit code."""
+    """Print the status; 0."""
     repo, as_json, rest = "", False, list(arguments)
     while rest:
         argument = rest.pop(0)
@@ -25,15 +26,11 @@ def main(arguments: list[str]) -> int:
             repo = rest.pop(0)
         elif argument.startswith("--repo="):
             repo = argument[7:]
+        elif argument == "--repo":
+            raise UserError("--repo needs a path", _USAGE)
         else:
-            sys.stderr.write(f"error: unknown argument {argument!r}\n  {_USAGE}\n")
-            return 2
-    try:
-        location = locate(repo)
-        status = read(location)
-    except WorkbenchError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+            raise UserError(f"unknown argument {argument!r}", _USAGE)
+    status = read(locate(repo))
     sys.stdout.write(to_json(status) if as_json else to_text(status))
     return 0
 
@@ -102,11 +99,26 @@ def _pipeline_order(item: tuple[str, object]) -> tuple[int, str]:
 
 
 def _running(store: str) -> list[str]:
-    """Runs in progress: those with a folder of live files."""
+    """Runs in progress: those whose folder of live files a walker holds (see ``RunFolder``)."""
+    folder = os.path.join(store, "workbench", "steps")
     try:
-        return sorted(name for name in os.listdir(os.path.join(store, "workbench", "runs")) if len(name) == 26)
+        found = sorted(name for name in os.listdir(folder) if len(name) == 26)
     except OSError:
         return []
+    return [run for run in found if _is_held(os.path.join(folder, run, "lock"))]
+
+
+def _is_held(lock: str) -> bool:
+    import fcntl
+
+    try:
+        with open(lock, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def to_text(status: dict[str, object]) -> str:
@@ -141,11 +153,12 @@ def to_json(status: dict[str, object]) -> str:
 def _spawn(command: list[str]) -> tuple[int, int]:
     """Start a program with its output in a pipe: ``(pid, file descriptor)``. Lighter than the subprocess module."""
     reader, writer = os.pipe()
+    environment = {name: value for name, value in os.environ.items() if name not in _PLACES}
     actions = [(os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_CLOSE, reader)]
     try:
-        pid = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+        pid = os.posix_spawnp(command[0], command, environment, file_actions=actions)
     except FileNotFoundError:
-        raise WorkbenchError("git is not installed", "install it: apt-get install git") from None
+        raise ToolMissing("the git program is not installed", "install it, for example: apt-get install git") from None
     finally:
         os.close(writer)
     return pid, reader
@@ -156,5 +169,5 @@ def _finish(process: tuple[int, int], failure: str) -> str:
     with open(reader, encoding="utf-8", errors="replace") as pipe:
         text = pipe.read()
     if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0:
-        raise WorkbenchError(failure, "run `workbench doctor`")
+        raise WorldError(failure, "what git said stands above; `workbench doctor` looks closer")
     return text

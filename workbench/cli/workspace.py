@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from workbench.cli.output import emit, emit_json
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="Where the clone goes; the hub goes beside it as PATH.git.")],
+    path: Annotated[str, typer.Argument(help="Where the clone goes; the hub goes beside it as PATH.git.")],
     json: Json = False,
 ) -> None:
     """Make a workspace: a hub PATH.git and a clone PATH with remote 'hub'.
@@ -21,18 +22,21 @@ def init(
     """
     from workbench.app.identity import who
     from workbench.app.workspace import init_workspace
+    from workbench.domain.errors import UserError
 
-    made = init_workspace(path, who=who())
+    if not path:
+        raise UserError("the path is empty", "for example: workbench init agent")
+    made = init_workspace(Path(path), who=who())
     if json:
         emit_json({"hub": str(made.hub), "clone": str(made.clone), "main": made.main})
         return
     emit(f"hub    {made.hub}")
     emit(f"clone  {made.clone}  (remote: hub)")
-    emit(f"\nnext:  cd {path} && workbench run --dry-run     what the pipeline would do")
+    emit(f"\nnext:  cd {shlex.quote(path)} && workbench run --dry-run     what the pipeline would do")
     emit("       git push hub main                     a change to ci/pipelines/ starts it")
 
 
-def status() -> None:
+def status(repo: Repo = "", json: Json = False) -> None:
     """Where things stand: main, the active version, artifacts, runs.
 
     Example: [bold]workbench status --json[/bold]
@@ -62,16 +66,24 @@ def doctor(repo: Repo = "", json: Json = False) -> None:
 def gc(
     repo: Repo = "",
     cache: Annotated[str, typer.Option(help="Trim the materialise cache to this size, for example 10G.")] = "",
+    json: Json = False,
 ) -> None:
     """Repack, write the multi-pack index with bitmaps, drop expired garbage; optionally trim the cache.
 
     Example: [bold]workbench gc --cache 10G[/bold]
     """
+    from workbench.app.housekeeping import sweep_temporary
+
+    size_bytes = parse_size(cache) if cache else None
     with store(repo) as repository:
-        for line in repository.maintain():
-            emit(line)
-        if cache:
-            emit(f"cache: {repository.cache.trim(parse_size(cache))} bytes freed")
+        done = [*repository.maintain(), *sweep_temporary(repository)]
+        if size_bytes is not None:
+            done.append(f"cache: {repository.cache.trim(size_bytes)} bytes freed")
+    if json:
+        emit_json({"done": done})
+        return
+    for line in done:
+        emit(line)
 
 
 def parse_size(text: str) -> int:

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from workbench.domain.errors import Refused, WorldError
+from workbench.domain.errors import Refused, ToolMissing, WorldError
 from workbench.store.git import process
 from workbench.store.git.locks import own_folder
 
@@ -49,6 +49,7 @@ HUB: Mapping[str, str] = {
     "core.hooksPath": "hooks",
     "core.symlinks": "false",
     "core.logAllRefUpdates": "false",
+    "core.sharedRepository": "false",  # one user owns a hub; others push over ssh, as that user
     "receive.unpackLimit": "1",
     "receive.fsckObjects": "true",
     "receive.maxInputSize": "68719476736",
@@ -64,6 +65,8 @@ HUB: Mapping[str, str] = {
     "receive.fsck.mailmapSymlink": "error",
     "receive.fsck.badFilemode": "error",
     "uploadpack.allowFilter": "true",
+    "transfer.advertiseSID": "true",
+    "transfer.credentialsInUrl": "die",
     "protocol.allow": "never",
     "protocol.file.allow": "always",
     "protocol.ssh.allow": "always",
@@ -163,9 +166,13 @@ def _write_attributes(git_dir: Path) -> None:
 
 
 def _init(*arguments: str) -> None:
-    done = subprocess.run(
-        ["git", "init", "--quiet", "--template=", *arguments], capture_output=True, text=True, env=process.environment()
-    )
+    command = ["git", "init", "--quiet", "--template=", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=process.environment())
+    except FileNotFoundError as error:
+        raise ToolMissing(
+            "the git program is not installed", "install it, for example `apt-get install git`"
+        ) from error
     if done.returncode:
         problem = process.explain("git init", done.stderr)
         raise problem if isinstance(problem, WorldError) else WorldError(str(problem))

@@ -1,0 +1,93 @@
+"""The edge of the process: streams that take any text, and every end as an exit code. Imports next to nothing.
+
+An error is two lines on standard error: what is wrong, what to do. With ``--json`` standard output also gets it, as one
+line of the shape that a stage's ``error.json`` has.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable
+
+from workbench.domain.errors import UserError, WorkbenchError, WorldError
+
+INTERRUPTED = 130  # as a shell says it: 128 and the signal's number
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def ended(command: Callable[[], int], *, as_json: bool) -> int:
+    """Run a command to its end, whatever that is; the exit code. A reader that has seen enough is no error."""
+    _settle_streams(as_json)
+    try:
+        code = _told(command, as_json)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        code = 0
+    except OSError as error:  # what was still to be written cannot be
+        code = _tell(as_world_error(error), as_json=False)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more
+    return code
+
+
+def _told(command: Callable[[], int], as_json: bool) -> int:
+    try:
+        return command()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as stop:  # how typer ends: what there is to say has been said
+        cause = stop.__context__
+        if isinstance(cause, BrokenPipeError):
+            raise cause from None
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        message = getattr(cause, "format_message", None)  # of a usage error
+        if as_json and message is not None:
+            _tell_programs(UserError(message(), "see --help"))
+        return code
+    except WorkbenchError as error:
+        return _tell(error, as_json=as_json)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _tell(as_world_error(error), as_json=as_json)
+
+
+def as_world_error(error: OSError) -> WorldError:
+    """What the system refused, with what to do about it."""
+    what = error.strerror or str(error)
+    if isinstance(error.filename, str | bytes) and error.filename:
+        what += f": {os.fsdecode(error.filename)}"
+    if error.errno in _FULL:
+        return WorldError(f"the disk is full ({what})", "free some space and run it again; nothing was changed")
+    if error.errno in _FORBIDDEN:
+        return WorldError(what, "use a place that you may read and write, or get the right to")
+    return WorldError(what, "nothing was changed by the step that failed: mend it and run again")
+
+
+def _tell(error: WorkbenchError, *, as_json: bool) -> int:
+    sys.stderr.write(f"error: {error}\n")
+    if as_json:
+        _tell_programs(error)
+    return error.exit_code
+
+
+def _tell_programs(error: WorkbenchError) -> None:
+    import json
+
+    body = {"error": type(error).__name__, "what": error.what, "hint": error.hint, "exit_code": error.exit_code}
+    sys.stdout.write(json.dumps({"format": 1, **body}, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def _settle_streams(as_json: bool) -> None:
+    """Names of files are any bytes and a terminal's encoding may be any: what it lacks is shown as an escape, which is
+    valid JSON as well, because JSON is always UTF-8. A closed stream takes everything."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8" if as_json else None, errors="backslashreplace")
