@@ -140,6 +140,27 @@ def _artifact(manifest: bytes | dict, payload: bool = True, parent: bool = False
     return build
 
 
+def _repeats(files: int, chunks: int) -> Build:
+    """Two blobs of 16 MiB, named in another order by each file: 281 GiB in a pack of some kilobytes."""
+
+    def build(o, h):
+        blobs = [o.blob(bytes([number]) * (16 << 20)) for number in range(2)]
+        entries = []
+        for file in range(files):
+            names = [b"%03d" % chunk for chunk in range(chunks)]
+            group = o.tree(*[("100644", name, blobs[chunk % (file + 2) == 0]) for chunk, name in enumerate(names)])
+            entries.append(("40000", b"%02d.bin" % file, o.tree(("40000", b"00", group))))
+        listed = [
+            {"path": name.decode(), "sha256": "0" * 64, "size": chunks << 24, "chunks": chunks}
+            for _, name, _ in entries
+        ]
+        manifest = json.dumps(_manifest(name="x", files=listed)).encode()
+        tree = o.tree(("40000", b"payload", o.tree(*entries)), ("100644", b"manifest.json", o.blob(manifest)))
+        return [(ZERO, o.tag(o.commit(tree), "raw/x/v1.0.0"), "refs/tags/raw/x/v1.0.0")]
+
+    return build
+
+
 def _manifest(**changes) -> dict:
     sha = "87428fc522803d31065e7bce3cf03fe475096631e5e07bbd7a0fde60c4cf25c7"
     good = {
@@ -223,6 +244,7 @@ def cases() -> Iterator[tuple[str, Build]]:
     yield "artifact-outside", _artifact(_manifest(files=[{"path": "../manifest.json", "sha256": "0" * 64, "size": 2}]))
     yield "artifact-parent", _artifact(_manifest(), parent=True)
     yield "artifact-more", _artifact(_manifest(), extra=True)
+    yield "artifact-repeats", _repeats(files=20, chunks=900)
     yield "ref-ledger", _ref("refs/workbench/ledger2")
     yield "ref-channel", _ref("refs/workbench/channels/active")
     yield "ref-replace", _ref("refs/replace/" + "1" * 40)

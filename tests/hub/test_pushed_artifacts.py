@@ -1,4 +1,5 @@
-"""An artifact that was made elsewhere is pushed as a tag: accepted as it is, refused when anything in it is wrong."""
+"""An artifact that was made elsewhere is pushed as a tag or comes in a bundle: accepted as it is, refused when anything
+in it is wrong."""
 
 from __future__ import annotations
 
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from workbench.app.carrying import unbundle_file
 from workbench.app.wiring import open_repository
+from workbench.domain.errors import Refused, WorkbenchError
 from workbench.domain.ids import ObjectId
 from workbench.domain.manifest import InputEntry, Manifest
 from workbench.domain.refs import ArtifactTag, Kind
@@ -57,12 +60,17 @@ class Elsewhere:
     def chunks(self) -> list[str]:
         return [e.path for e in self.repository.objects.walk(self.good.tree, "payload/big.bin")]
 
-    def refused(self, tag: str, says: str) -> None:
+    def refused(self, tag: str, says: str, *, in_bundle: bool = True) -> None:
         before = self.hub.source_refs()
         pushed = self.hub.push(f"refs/tags/{tag}")
         assert not pushed.accepted
         assert says in pushed.text, pushed.text
+        if in_bundle:
+            self.hub.git("bundle", "create", "-q", "--version=2", "tag.bundle", f"refs/tags/{tag}")
+            with open_repository(self.hub.path) as repository, pytest.raises(WorkbenchError):
+                unbundle_file(repository, self.hub.clone / "tag.bundle", who=WHO)
         assert self.hub.source_refs() == before
+        assert not list((self.hub.path / "objects").glob("tmp_*"))
 
 
 def publish(repository: Repository, folder: Path, kind: Kind, inputs: list[Artifact]) -> Artifact:
@@ -97,6 +105,28 @@ def test_a_sound_artifact_is_accepted_with_and_without_its_inputs(elsewhere: Els
     assert (there.tree, there.commit) == (elsewhere.good.tree, elsewhere.good.commit)
     assert toy_desk.repository.artifacts.read(there, "deep/b.txt") == b"b\n"
     assert hub.push("refs/tags/dataset/books/v1.0.0").accepted, "again does nothing"
+
+
+def test_a_sound_artifact_comes_in_by_a_bundle_as_well(elsewhere: Elsewhere, toy_desk: Any) -> None:
+    hub, repository = elsewhere.hub, toy_desk.repository
+    tags = ["refs/tags/dataset/books/v1.0.0", "refs/tags/raw/books/v1.0.0"]
+    hub.git("bundle", "create", "-q", "--version=2", "two.bundle", *tags)
+    assert unbundle_file(repository, hub.clone / "two.bundle", who=WHO) == tags
+    there = repository.artifacts.get(ArtifactTag.parse("dataset/books/v1.0.0"))
+    assert (there.tree, there.commit) == (elsewhere.good.tree, elsewhere.good.commit)
+    assert repository.artifacts.read(there, "deep/b.txt") == b"b\n"
+
+
+def test_a_version_in_a_bundle_brings_no_tree_that_a_push_may_not(elsewhere: Elsewhere, toy_desk: Any) -> None:
+    hub, objects = elsewhere.hub, elsewhere.repository.objects
+    tree = objects.add_tree(None, {"agents/con.txt": b"x = 1\n"})
+    before = objects.add_commit(tree, parents=(), message="m", who=WHO, time_ms=1)
+    after = objects.add_commit(objects.add_tree(None, {"a": b"a\n"}), parents=[before], message="m", who=WHO, time_ms=1)
+    hub.git("update-ref", "refs/tags/v7.0.0", objects.add_tag("v7.0.0", after, message="m", who=WHO, time_ms=1))
+    hub.git("bundle", "create", "-q", "--version=2", "version.bundle", "refs/tags/v7.0.0")
+    with pytest.raises(Refused, match=r"v7\.0\.0 .*con\.txt"):
+        unbundle_file(toy_desk.repository, hub.clone / "version.bundle", who=WHO)
+    assert "refs/tags/v7.0.0" not in hub.refs()
 
 
 def test_an_artifact_in_which_anything_is_wrong_is_refused_with_the_reason(elsewhere: Elsewhere) -> None:
@@ -165,7 +195,8 @@ def test_an_input_that_the_hub_has_must_be_the_tree_that_the_manifest_says(elsew
 
 def test_versions_of_an_artifact_only_rise(elsewhere: Elsewhere) -> None:
     assert elsewhere.hub.push("refs/tags/dataset/books/v1.0.0").accepted
-    elsewhere.refused(elsewhere.variant(tag="dataset/books/v0.9.9"), "is not greater than v1.0.0, the latest")
+    low = elsewhere.variant(tag="dataset/books/v0.9.9")
+    elsewhere.refused(low, "is not greater than v1.0.0, the latest", in_bundle=False)  # one may bring old versions
     elsewhere.variant()  # the clone's v1.0.0 is another one now
     before = elsewhere.hub.source_refs()
     assert "never changes" in elsewhere.hub.push("-f", "refs/tags/dataset/books/v1.0.0").text

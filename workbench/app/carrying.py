@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.domain.ids import ObjectId
 from workbench.domain.refs import AgentVersion
 from workbench.domain.version import Version
 
@@ -37,7 +38,12 @@ def bundle_names(repository: GitRepository, names: Sequence[str], out: Path, *, 
 
 
 def unbundle_file(repository: GitRepository, file: Path, *, who: str) -> list[str]:
-    """Take a bundle in; the refs that were new here."""
+    """Take a bundle in; the refs that were new here. Its tags are judged as those of a push are, payload and all."""
+    from workbench.hub.policy import judge_carried
     from workbench.store.git.bundle import unbundle
+    from workbench.store.git.quarantine import QuarantinedObjects
 
-    return unbundle(file, repository, who=who)
+    def judge(incoming: Path, tags: Mapping[str, ObjectId]) -> None:
+        judge_carried(tags, QuarantinedObjects(repository.path, [incoming]))
+
+    return unbundle(file, repository, who=who, check=judge)

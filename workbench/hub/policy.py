@@ -6,10 +6,11 @@ Reads only; raises Refused with one line that says why and what to do. Not here:
 from __future__ import annotations
 
 import tomllib
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 from workbench.domain import push as rules
+from workbench.domain import refs
 from workbench.domain.errors import Refused, UserError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import RefMove
@@ -34,9 +35,10 @@ class CleanTrees:
 
     source: MutableMapping[ObjectId, Measure] = field(default_factory=dict)
     payload: MutableMapping[ObjectId, Measure] = field(default_factory=dict)
+    artifacts: set[ObjectId] = field(default_factory=set)  # whose files are what their manifest says
 
     def trim(self) -> None:
-        for memo in (self.source, self.payload):
+        for memo in (self.source, self.payload, self.artifacts):
             if len(memo) > MAX_CLEAN:
                 memo.clear()
 
@@ -95,22 +97,47 @@ def _judge_tag(
     clean: CleanTrees,
     main: ObjectId | None,
 ) -> None:
-    found = objects.header(move.new)
-    if found is None or found[0] != "tag":
-        raise Refused(f"tag {ref.short} is not annotated", f"make it with `git tag -a {ref.short}`")
-    tag = read_tag(objects, move.new)
-    if tag.name != ref.short:
-        raise Refused(f"tag {ref.short} calls itself {shown(tag.name)}", "push it under the name that it was made with")
-    if tag.kind != "commit":
-        raise Refused(f"tag {ref.short} names a {shown(tag.kind)}, not a commit", "tag the commit itself")
-    commit = read_commit(objects, tag.target)
+    commit = _tagged(ref, move.new, objects)
     if isinstance(ref, ArtifactTag):
-        _check_tree(_walk(objects, clean.payload, PAYLOAD), commit, ref.short)
-        check_artifact(objects, ref, commit)
+        _check_artifact(ref, commit, objects, clean)
         return
     if main is None or not is_ancestor(objects, commit.id, main):
         raise Refused(f"version {ref.short} is not on main", "push main first, or tag a commit of main")
     _check_tree(_walk(objects, clean.source, SOURCE), commit, ref.short)
+
+
+def judge_carried(tags: Mapping[str, ObjectId], objects: PushedObjects) -> None:
+    """Check tags (full names) that come in by a bundle as those of a push are: the same rules for tag objects, trees,
+    manifests and checksums. Not those of order and of main: a bundle may bring old versions, and brings no branch."""
+    clean = CleanTrees()
+    for name, id in sorted(tags.items()):
+        ref = refs.parse(name)
+        assert isinstance(ref, AgentVersion | ArtifactTag), name
+        commit = _tagged(ref, id, objects)
+        if isinstance(ref, ArtifactTag):
+            _check_artifact(ref, commit, objects, clean)
+            continue
+        walk = _walk(objects, clean.source, SOURCE)
+        for each in new_commits(objects, commit.id):
+            _check_tree(walk, each, f"{ref.short} {each.id[:10]}")
+
+
+def _tagged(ref: AgentVersion | ArtifactTag, id: ObjectId, objects: PushedObjects) -> RawCommit:
+    """The commit that an annotated tag of that name names."""
+    found = objects.header(id)
+    if found is None or found[0] != "tag":
+        raise Refused(f"tag {ref.short} is not annotated", f"make it with `git tag -a {ref.short}`")
+    tag = read_tag(objects, id)
+    if tag.name != ref.short:
+        raise Refused(f"tag {ref.short} calls itself {shown(tag.name)}", "push it under the name that it was made with")
+    if tag.kind != "commit":
+        raise Refused(f"tag {ref.short} names a {shown(tag.kind)}, not a commit", "tag the commit itself")
+    return read_commit(objects, tag.target)
+
+
+def _check_artifact(ref: ArtifactTag, commit: RawCommit, objects: PushedObjects, clean: CleanTrees) -> None:
+    _check_tree(_walk(objects, clean.payload, PAYLOAD), commit, ref.short)
+    check_artifact(objects, ref, commit, clean.artifacts)
 
 
 def _judge_versions(typed: Sequence[tuple[Ref, RefMove]], current: Refs) -> None:

@@ -1,9 +1,14 @@
-"""Whether a pushed artifact tag holds what its manifest says: shape, file list, sizes and checksums."""
+"""Whether a pushed artifact tag holds what its manifest says: shape, file list, sizes and checksums.
+
+Every byte of the payload is hashed, but what a hostile tree names over and over only so many times: a pack of some
+kilobytes can name one blob in a million places.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import MutableSet, Sequence
+from dataclasses import dataclass, field
 
 from workbench.domain.errors import Corrupt, Refused, UserError
 from workbench.domain.ids import ObjectId, object_id, ulid
@@ -16,20 +21,34 @@ from workbench.hub.objects import PushedObjects, tree_entries
 _AGAIN = "publish it again with `workbench`"
 MAX_MANIFEST_BYTES = 32 << 20
 MAX_BLOB_BYTES = 16 << 20  # larger files are trees of chunks
+MAX_AGAIN_BYTES = 512 << 20  # of blobs that were hashed before in the same payload,
+AGAIN_FACTOR = 8  # and this many times what all of its blobs hold
+_KEPT = 4  # blobs at hand: what is named again mostly is named soon
 
 
-def check_artifact(objects: PushedObjects, tag: ArtifactTag, commit: RawCommit) -> Manifest:
-    """Refused, with the file that is wrong, unless everything agrees. The tree has been walked before."""
+def check_artifact(
+    objects: PushedObjects, tag: ArtifactTag, commit: RawCommit, sound: MutableSet[ObjectId]
+) -> Manifest:
+    """Refused, with the file that is wrong, unless everything agrees. The tree has been walked before. ``sound``
+    remembers trees whose files are what their manifest says."""
     if commit.parents:
         raise Refused(f"artifact {tag.short} has a parent commit", "an artifact is parentless: publish it again")
     top = {entry.name: entry for entry in tree_entries(objects, commit.tree)}
     if set(top) not in ({MANIFEST.encode(), PAYLOAD.encode()}, {MANIFEST.encode()}):
         raise Refused(f"artifact {tag.short} is not manifest.json and payload/", "publish it again with workbench")
     manifest = _manifest(objects, tag, top[MANIFEST.encode()])
-    payload = top.get(PAYLOAD.encode())
+    if commit.tree not in sound:
+        _check_files(objects, tag, top.get(PAYLOAD.encode()), manifest)
+        sound.add(commit.tree)
+    _check_trailers(objects, tag, commit.id, manifest)
+    return manifest
+
+
+def _check_files(objects: PushedObjects, tag: ArtifactTag, payload: RawEntry | None, manifest: Manifest) -> None:
     folders: dict[ObjectId, dict[bytes, RawEntry]] = {}
+    contents = _Contents(objects)
     for entry in manifest.files:
-        _check_file(objects, tag, _entry(objects, payload, entry.path, folders), entry)
+        _check_file(objects, tag, _entry(objects, payload, entry.path, folders), entry, contents)
     listed = sum(entry.chunks or 1 for entry in manifest.files)
     held = _count(objects, payload)
     if held != listed:
@@ -37,8 +56,6 @@ def check_artifact(objects: PushedObjects, tag: ArtifactTag, commit: RawCommit) 
             f"artifact {tag.short} holds {held} payload objects, its manifest lists {listed}",
             "publish it again: every file is listed",
         )
-    _check_trailers(objects, tag, commit.id, manifest)
-    return manifest
 
 
 def _check_trailers(objects: PushedObjects, tag: ArtifactTag, commit: ObjectId, manifest: Manifest) -> None:
@@ -103,7 +120,9 @@ def _entry(
     return entry
 
 
-def _check_file(objects: PushedObjects, tag: ArtifactTag, entry: RawEntry | None, file: FileEntry) -> None:
+def _check_file(
+    objects: PushedObjects, tag: ArtifactTag, entry: RawEntry | None, file: FileEntry, contents: _Contents
+) -> None:
     where = f"artifact {tag.short}: {shown(file.path)}"
     if entry is None:
         raise Refused(f"{where} is in the manifest but not in the payload", "publish it again")
@@ -117,11 +136,7 @@ def _check_file(objects: PushedObjects, tag: ArtifactTag, entry: RawEntry | None
         blobs = [id for _, id in chunks]
     elif file.chunks:
         raise Refused(f"{where} is one blob, its manifest says {file.chunks} chunks", "publish it again")
-    digest, size = hashlib.sha256(), 0
-    for data in _bounded(objects, blobs, where):
-        digest.update(data)
-        size += len(data)
-    if (size, digest.hexdigest()) != (file.size, file.sha256):
+    if contents.of(entry.id, blobs, where) != (file.size, file.sha256):
         raise Refused(f"{where} does not match its checksum", "it was changed after it was published: publish it again")
 
 
@@ -135,12 +150,48 @@ def _chunks(objects: PushedObjects, file: ObjectId) -> list[tuple[str, ObjectId]
     return found
 
 
-def _bounded(objects: PushedObjects, blobs: list[ObjectId], where: str) -> Iterator[bytes]:
-    for blob in blobs:
-        found = objects.header(blob)
+@dataclass
+class _Contents:
+    """Sizes and sha256 of the files of one payload."""
+
+    objects: PushedObjects
+    _known: dict[ObjectId, tuple[int, str]] = field(default_factory=dict)  # by blob, or by tree of chunks
+    _seen: set[ObjectId] = field(default_factory=set)
+    _kept: dict[ObjectId, bytes] = field(default_factory=dict)
+    _first_bytes: int = 0
+    _again_bytes: int = 0
+
+    def of(self, id: ObjectId, blobs: Sequence[ObjectId], where: str) -> tuple[int, str]:
+        if id not in self._known:
+            digest, size = hashlib.sha256(), 0
+            for blob in blobs:
+                data = self._read(blob, where)
+                digest.update(data)
+                size += len(data)
+            self._known[id] = (size, digest.hexdigest())
+        return self._known[id]
+
+    def _read(self, blob: ObjectId, where: str) -> bytes:
+        found = self.objects.header(blob)
         if found is None or found[0] != "blob" or found[1] > MAX_BLOB_BYTES:
             raise Refused(f"{where} has a piece over {MAX_BLOB_BYTES >> 20} MiB", "publish it again: it is chunked")
-        yield objects.read(blob)
+        if blob in self._seen:
+            self._again_bytes += found[1]
+        else:
+            self._seen.add(blob)
+            self._first_bytes += found[1]
+        if self._again_bytes > MAX_AGAIN_BYTES + AGAIN_FACTOR * self._first_bytes:
+            raise Refused(
+                f"{where}: its payload names the same pieces over and over, {self._again_bytes >> 20} MiB so far",
+                "publish files that differ, or fewer of them",
+            )
+        data = self._kept.pop(blob, None)
+        if data is None:
+            data = self.objects.read(blob)
+        self._kept[blob] = data
+        if len(self._kept) > _KEPT:
+            del self._kept[next(iter(self._kept))]
+        return data
 
 
 def _count(objects: PushedObjects, payload: RawEntry | None) -> int:

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,11 +157,23 @@ def _finished_or_nothing(out: Path) -> Iterator[BinaryIO]:
 # --- in ---------------------------------------------------------------------------------------------------------------
 
 
-def unbundle(file: Path, repository: GitRepository, *, who: str, allow_older: bool = False) -> list[str]:
+Check = Callable[[Path, Mapping[str, ObjectId]], None]
+
+
+def unbundle(
+    file: Path,
+    repository: GitRepository,
+    *,
+    who: str,
+    allow_older: bool = False,
+    check: Check = lambda folder, tags: None,
+) -> list[str]:
     """Take in the tags of a bundle; those that were new here. All or nothing, and only after every check.
 
     Refused: a tag that exists with another value, a ref that is no tag, an object that git's fsck or our bounds refuse,
     and a bundle that adds something but is older than one taken in before from the same ledger (see ``allow_older``).
+    ``check`` is given the folder of the objects that come in, and the new tags; what it raises refuses the bundle. The
+    wiring has it judge them as those of a push, payload and all: the store does not know what a manifest promises.
     """
     with _opened(file) as stream:
         refs = read_header(stream)
@@ -178,6 +190,7 @@ def unbundle(file: Path, repository: GitRepository, *, who: str, allow_older: bo
                 for ref, id in refs.items():
                     _check_tag(view, ref, id)
             _check_connected(repository.path, incoming, list(refs.values()))
+            check(incoming, new)
             _migrate(incoming, repository.path / "objects")
     moves = [RefMove(ref, new=id) for ref, id in new.items()]
     evidence = {"origin": statement.origin, "ledger": statement.ledger, "counter": statement.counter}
