@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
+from pydantic import TypeAdapter
 
 from workbench.app.template import template_files
 from workbench.clock.system import SystemClock
@@ -22,6 +28,9 @@ from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
 
 WHO = "A <a@example.com>"
+PAGE = b"<html><script>alert(1)</script></html>"
+MODEL = {"kind": "model", "name": "rust", "version": "v1.0.0"}
+FILE = "/api/v1/artifacts/dataset/rust/v1.0.0/files/report.html"
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +45,15 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitReposito
         inputs = (InputEntry(Kind.MODEL, "rust", model.tree),)
         release = _publish(made, folder / "release", Manifest(Kind.RELEASE, "rust", inputs=inputs), [model])
         pin(made, release, clock=SystemClock(), who=WHO)
+        pages = {"report.html": PAGE, "large.bin": bytes(range(256)) * 40}
+        _publish(made, folder / "dataset", Manifest(Kind.DATASET, "rust"), files=pages)
         yield made
 
 
-def _publish(repository, folder: Path, manifest: Manifest, inputs=()):  # type: ignore[no-untyped-def]
+def _publish(repository, folder: Path, manifest: Manifest, inputs=(), files=()):  # type: ignore[no-untyped-def]
     folder.mkdir()
-    (folder / "file.txt").write_text(folder.name)
+    for name, data in {"file.txt": folder.name.encode(), **dict(files)}.items():
+        (folder / name).write_bytes(data)
     staged = repository.artifacts.stage(folder, manifest)
     lineage = [(a.tag, a.commit) for a in inputs]
     return repository.artifacts.publish(staged, bump=Bump.MINOR, inputs=lineage, who=WHO, why="test")
@@ -49,7 +61,7 @@ def _publish(repository, folder: Path, manifest: Manifest, inputs=()):  # type: 
 
 @pytest.fixture(scope="module")
 def client(repository: GitRepository) -> Iterator[httpx.Client]:
-    with TestClient(create_app(repository)) as made:
+    with TestClient(create_app(repository), base_url="http://localhost") as made:
         yield made
 
 
@@ -120,8 +132,27 @@ def test_what_is_not_there_is_said_with_a_hint(client: httpx.Client, path: str, 
     assert says in answer.json()["what"] + answer.json()["hint"]
 
 
-def test_another_host_name_is_refused(client: httpx.Client) -> None:
-    assert client.get("/api/v1/versions", headers={"Host": "evil.example"}).status_code == 400
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "localhost:8770"}, 200),
+        ({"host": "[::1]:8770"}, 200),
+        ({"host": "127.0.0.1"}, 200),
+        ({"origin": "http://localhost:3000"}, 200),
+        ({"host": "evil.example"}, 421),
+        ({"host": "localhost.evil.example"}, 421),
+        ({"host": "testserver"}, 421),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+    ],
+)
+def test_only_this_machine_s_names_and_pages_are_answered(
+    client: httpx.Client, headers: dict[str, str], status: int
+) -> None:
+    for path in ("/api/v1/versions", "/openapi.json", "/healthz"):
+        answer = client.get(path, headers=headers)
+        assert answer.status_code == status
+        assert status == 200 or answer.json()["what"]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
@@ -129,3 +160,202 @@ def test_nothing_can_be_written(client: httpx.Client, method: str, repository: G
     before = repository.refs.all()
     assert client.request(method, "/api/v1/versions").status_code == 405
     assert repository.refs.all() == before
+
+
+def test_what_is_answered_is_what_the_schema_says(repository: GitRepository) -> None:
+    app = create_app(repository)
+    models = {route.path: route.response_model for route in app.routes if isinstance(route, APIRoute)}
+    asked = {
+        "/api/v1/versions": {},
+        "/api/v1/versions/{version}": {"version": "active"},
+        "/api/v1/artifacts": {},
+        "/api/v1/artifacts/{kind}/{name}/{version}": MODEL,
+        "/api/v1/artifacts/{kind}/{name}/{version}/manifest": MODEL,
+        "/api/v1/artifacts/{kind}/{name}/{version}/lineage": {**MODEL, "kind": "release"},
+        "/api/v1/ledger": {},
+        "/api/v1/runs": {},
+        "/healthz": {},
+    }
+    with TestClient(app, base_url="http://localhost") as client:
+        for path, parts in asked.items():
+            answer = client.get(path.format(**parts)).json()
+            kind = TypeAdapter(models[path])
+            assert kind.dump_python(kind.validate_python(answer), mode="json") == answer, path
+
+
+@pytest.mark.parametrize("path", ["/api/v1/versions", "/api/v1/ledger", FILE, "/healthz", "/api/v1/nothing"])
+def test_head_is_get_without_the_body(client: httpx.Client, path: str) -> None:
+    get, head = client.get(path), client.head(path)
+    assert head.status_code == get.status_code
+    assert dict(head.headers) == dict(get.headers)
+
+
+def test_no_browser_takes_content_for_a_page(client: httpx.Client, repository: GitRepository) -> None:
+    artifact = repository.artifacts.get(repository.artifacts.list(Kind.DATASET)[0])
+    page = "/api/v1/artifacts/dataset/rust/v1.0.0/files/report.html"
+    entry = repository.objects.entry(artifact.tree, "payload/report.html")
+    assert entry is not None
+    for path in (page, f"/api/v1/objects/{entry.id}"):
+        answer = client.get(path)
+        assert answer.content == PAGE
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["etag"] == f'"{entry.id}"'
+    for path in ("/api/v1/versions", "/api/v1/<script>alert(1)</script>", "/api/v1/artifacts/<b>/x/y"):
+        answer = client.get(path)
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("name", ["report.html", "large.bin"])
+def test_a_range_is_one_stretch_of_the_file(client: httpx.Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.rest import versions
+
+    monkeypatch.setattr(versions, "IN_MEMORY", 1000)  # the larger file goes through the cache, in pieces
+    path = f"/api/v1/artifacts/dataset/rust/v1.0.0/files/{name}"
+    whole = client.get(path)
+    data, size = whole.content, len(whole.content)
+    assert whole.headers["accept-ranges"] == "bytes"
+    assert int(whole.headers["content-length"]) == size
+
+    def ask(range: str, **headers: str) -> httpx.Response:
+        return client.get(path, headers={"range": range, **headers})
+
+    parts = {"bytes=0-0": (0, 1), "bytes=5-9": (5, 10), "bytes=7-": (7, size), "bytes=-3": (size - 3, size)}
+    parts |= {"bytes=2-999999999999": (2, size), "bytes=-999999999999": (0, size)}
+    for range, (start, stop) in parts.items():
+        answer = ask(range)
+        assert (answer.status_code, answer.content) == (206, data[start:stop]), range
+        assert answer.headers["content-range"] == f"bytes {start}-{stop - 1}/{size}"
+        assert answer.headers["etag"] == whole.headers["etag"]
+        assert client.head(path, headers={"range": range}).headers["content-length"] == str(stop - start)
+    for range in (f"bytes={size}-", "bytes=-0", "bytes=999999999999-"):
+        answer = ask(range)
+        assert (answer.status_code, answer.content) == (416, b""), range
+        assert answer.headers["content-range"] == f"bytes */{size}"
+    for range in ("bytes=5-2", "bytes=0-1,5-6", "lines=0-1", "bytes=-", "bytes=a-b", "bytes=" + "9" * 4000 + "-", ""):
+        assert ask(range).content == data, range
+    assert ask("bytes=0-0", **{"if-range": '"other"'}).content == data
+    assert ask("bytes=0-0", **{"if-range": whole.headers["etag"]}).content == data[:1]
+    assert ask("bytes=0-0", **{"if-none-match": f'"x", W/{whole.headers["etag"]}'}).status_code == 304
+
+
+def test_a_large_file_is_sent_in_bounded_memory(repository: GitRepository, tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    size = 96 << 20
+    with (tmp_path / "p" / "model.bin").open("wb") as file:
+        for number in range(size >> 20):
+            file.write(number.to_bytes(4, "big") * (1 << 18))
+    staged = repository.artifacts.stage(tmp_path / "p", Manifest(Kind.SHARDS, "large"))
+    repository.artifacts.publish(staged, bump=Bump.MINOR, who=WHO, why="test")
+    path = "/api/v1/artifacts/shards/large/v1.0.0/files/model.bin"
+    program = f"""
+import hashlib, resource, sys
+from pathlib import Path
+from starlette.testclient import TestClient
+from workbench.rest.versions import create_app
+from workbench.store.git.repository import GitRepository
+import asyncio
+sent, digest = 0, hashlib.sha256()
+async def scene(app):
+    global sent
+    async def receive():
+        await asyncio.Event().wait()
+    async def send(message):
+        global sent
+        assert message.get("status", 200) == 200, message
+        sent += len(message.get("body", b"")); digest.update(message.get("body", b""))
+    await app({{"type": "http", "method": "GET", "path": {path!r}, "raw_path": b"", "query_string": b"",
+               "headers": [(b"host", b"localhost")], "http_version": "1.1", "scheme": "http",
+               "root_path": "", "client": None, "server": None}}, receive, send)
+with GitRepository(Path(sys.argv[1])) as repository:
+    app = create_app(repository)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    asyncio.run(scene(app))
+    print(sent, digest.hexdigest(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    cache = {"WORKBENCH_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", program, str(repository.path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **cache})
+    assert done.returncode == 0, done.stderr
+    sent, digest, grown_kib = done.stdout.split()
+    with (tmp_path / "p" / "model.bin").open("rb") as file:
+        assert (int(sent), digest) == (size, hashlib.file_digest(file, "sha256").hexdigest())
+    assert int(grown_kib) << 10 < size // 3
+
+
+def test_a_blob_too_large_to_send_is_refused_before_it_is_read(client: httpx.Client, repository: GitRepository) -> None:
+    blob = repository.objects.add_blob(bytes(17 << 20))
+    answer = client.get(f"/api/v1/objects/{blob}")
+    assert answer.status_code == 422
+    assert "git" in answer.json()["hint"]
+
+
+def test_long_lists_are_paged_without_loss_or_repeat(client: httpx.Client, repository: GitRepository) -> None:
+    whole = client.get("/api/v1/ledger?limit=1000").json()
+    assert len(whole) > 3
+    found, before = [], ""
+    while page := client.get(f"/api/v1/ledger?limit=2{before}").json():
+        found += page
+        before = f"&before={page[-1]['counter']}"
+    assert found == whole
+    assert client.get("/api/v1/ledger?before=999999999").json() == whole
+    assert client.get("/api/v1/runs?before=01ARZ3NDEKTSV4RRFFQ69G5FAV").json() == []
+    assert client.get("/api/v1/runs?before=../../x").status_code == 422
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/artifacts/dataset/rust/v1.0.0/files/../manifest.json",
+        "/api/v1/artifacts/dataset/rust/v1.0.0/files/%2e%2e/manifest.json",
+        "/api/v1/artifacts/dataset/rust/v1.0.0/files/..%2fmanifest.json",
+        "/api/v1/artifacts/dataset/rust/v1.0.0/files//etc/passwd",
+        "/api/v1/artifacts/dataset/rust/v1.0.0/files/%00",
+        "/api/v1/artifacts/dataset/..%2f..%2fx/v1.0.0",
+        "/api/v1/versions/refs%2fheads%2fmain",
+        "/api/v1/versions/--help",
+        "/api/v1/versions/v1.0.0%0a",
+        "/api/v1/objects/HEAD",
+        "/api/v1/objects/main",
+    ],
+)
+def test_names_that_lead_elsewhere_lead_nowhere(client: httpx.Client, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code in (404, 422)
+    assert answer.json()["what"]
+
+
+def test_a_version_whose_code_is_broken_is_told_with_its_line_and_the_others_are_answered(
+    client: httpx.Client, repository: GitRepository
+) -> None:
+    main = repository.refs.get(str(MAIN))
+    assert main is not None
+    tree = repository.objects.add_tree(repository.objects.commit(main).tree, {"agents/bad.py": b"def (\n"})
+    broken = repository.objects.add_commit(tree, parents=(main,), message="broken\n", who=WHO, time_ms=2000)
+    tag = repository.objects.add_tag("v7.0.0", broken, message="broken", who=WHO, time_ms=2000)
+    repository.refs.swap([RefMove("refs/tags/v7.0.0", ZERO_ID, tag)])
+    try:
+        answer = client.get("/api/v1/versions/v7.0.0")
+        assert answer.status_code == 422
+        assert "bad.py, line 1" in answer.json()["what"]
+        assert client.get("/api/v1/versions/v1.0.0").status_code == 200
+        assert [found["version"] for found in client.get("/api/v1/versions").json()] == ["v7.0.0", "v1.0.0"]
+    finally:
+        repository.refs.swap([RefMove("refs/tags/v7.0.0", tag, ZERO_ID)])
+
+
+def test_the_command_serves_under_the_address_it_listens_on(repository: GitRepository) -> None:
+    command = [sys.executable, "-m", "workbench.cli.entry", "versions", "--port", "0", "--host"]
+    with subprocess.Popen(
+        [*command, "127.0.0.2", "--repo", str(repository.path)], stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        try:
+            address = server.stdout.readline().split()[3]
+            assert address.startswith("http://127.0.0.2:")
+            assert httpx.get(address).json()[0]["version"] == "v1.0.0"
+            assert httpx.get(address, headers={"host": "127.0.0.3"}).status_code == 421
+        finally:
+            server.terminate()
+            assert server.wait(20) in (0, -15, 143)

@@ -200,12 +200,13 @@ def versions(port: Port = 8770, host: Host = "127.0.0.1", repo: Repo = "") -> No
 
     Example: [bold]workbench versions --port 8770[/bold]
     """
+    from workbench.rest.guard import names
     from workbench.rest.listening import address, listen, serve_on
     from workbench.rest.versions import create_app
 
     with store(repo) as repository:
         listener = listen(host, port)
-        app = create_app(repository)
+        app = create_app(repository, hosts=names(host))
         said = f"versions API on {address(listener, host)}/api/v1/versions  (OpenAPI: /openapi.json)"
         serve_on(listener, app, said, out=sys.stdout)
 

@@ -32,10 +32,14 @@ def problem(status: int, message: str, code: str, *, param: str | None = None, r
 
 class Guard:
     """ASGI middleware; ``hosts`` are the names under which this server may be asked, without ports; ``refuse`` makes
-    the answer of a status, a message and a code. No browser takes an answer for another type than it names."""
+    the answer of a status, a message and a code; a ``read_only`` application refuses every POST itself. No browser
+    takes an answer for another type than it names."""
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] = LOOPBACK, refuse: Refuse = problem) -> None:
-        self._app, self._hosts, self._refuse = app, frozenset(host.lower() for host in hosts), refuse
+    def __init__(
+        self, app: ASGIApp, hosts: Collection[str] = LOOPBACK, *, refuse: Refuse = problem, read_only: bool = False
+    ) -> None:
+        self._app, self._hosts = app, frozenset(host.lower() for host in hosts)
+        self._refuse, self._read_only = refuse, read_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sealed(message: Message) -> None:
@@ -54,7 +58,7 @@ class Guard:
         if any(_name(origin) not in self._hosts for origin in origins):
             return self._refuse(403, "requests from other sites are refused", "foreign_origin")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] == "POST" and kind != "application/json":
+        if scope["method"] == "POST" and not self._read_only and kind != "application/json":
             return self._refuse(415, "send the request as application/json", "wrong_content_type")
         return None
 

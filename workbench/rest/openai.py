@@ -26,7 +26,7 @@ from starlette.routing import Route
 from workbench.domain.errors import UserError, WorkbenchError
 from workbench.domain.generation import Generation
 from workbench.ports.inference import LoadedModel
-from workbench.rest.guard import LOOPBACK, Guard, problem
+from workbench.rest.guard import LOOPBACK, Guard, names, problem
 from workbench.rest.listening import address, listen, serve_on
 from workbench.rest.openai_format import CompletionRequest, Envelope, completion_id, log_probabilities, model_entry
 from workbench.rest.turns import Busy, Gone, Turn, Turns
@@ -79,8 +79,7 @@ def serve(
     """Serve until interrupted. ``port`` 0 takes a free one; the address is told on standard error once it listens.
     ``hosts`` are further names that clients may use for this machine."""
     listener = listen(host, port)
-    allowed = {*LOOPBACK, *hosts, *([] if host in ("0.0.0.0", "::") else [host])}
-    app = create_app(model, release, hosts=allowed)
+    app = create_app(model, release, hosts={*names(host), *hosts})
     said = f"{release} is served at {address(listener, host)}/v1 (Ctrl-C ends it)"
     serve_on(listener, app, said, out=sys.stderr, access_log=False, server_header=False, limit_concurrency=256)
 

@@ -1,41 +1,48 @@
 """The Versions API: read-only REST over what the repository holds.
 
 What is named by an object id never changes: its ETag is that id and it is cached for good. What is named by a tag or a
-version is answered with the id of the commit as ETag, and revalidated. Nothing here writes.
+version is answered with the id of its object as ETag, and revalidated. Every GET can be asked by HEAD. Nothing here
+writes. Not here: ranges and large files (``content``), who may ask (``guard``).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 import workbench
 from workbench.domain import ids, refs
 from workbench.domain.canonical import digest_of
-from workbench.domain.errors import Corrupt, NotFound, UserError, WorkbenchError
+from workbench.domain.errors import NotFound, UserError, WorkbenchError
 from workbench.domain.refs import ArtifactTag, Kind
 from workbench.domain.run import RunRecord
 from workbench.pipeline.records import RECORD
 from workbench.ports.store import Artifact, Repository
+from workbench.rest.content import REVALIDATE, content, from_memory, headers_of, is_known
+from workbench.rest.guard import LOOPBACK, Guard
 from workbench.runner import version as agents
 from workbench.versions import describe
 
 IMMUTABLE = "public, max-age=31536000, immutable"
-REVALIDATE = "no-cache"
-MAX_FILE = 16 << 20  # bytes of one payload file over REST; larger ones are fetched with git or `workbench checkout`
+IN_MEMORY = 16 << 20  # bytes; a larger payload file goes through the cache on disk, a larger blob is for git
 
+_BYTES: dict[int | str, dict[str, Any]] = {
+    206: {"description": "the range that was asked for"},
+    416: {"description": "the range begins after the end"},
+}
+Route = TypeVar("Route", bound=Callable[..., Any])
 KindName = Annotated[Kind, Path(description="raw, filtered, dataset, tokenizer, shards, model, metrics or release")]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$")]
 _NUMBER = "(0|[1-9][0-9]{0,8})"
 VersionName = Annotated[str, Path(pattern=rf"^v{_NUMBER}\.{_NUMBER}\.{_NUMBER}$", examples=["v1.0.0"])]
+Limit = Annotated[int, Query(ge=1, le=1000)]
 Id = Annotated[str, Path(pattern=r"^[0-9a-f]{40}$", description="a Git object id")]
 
 
@@ -115,19 +122,18 @@ class LedgerEntry(BaseModel):
     commit: str
 
 
-def create_app(
-    repository: Repository, *, hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]", "testserver")
-) -> FastAPI:
-    """The application over one repository. Requests to a host name not in ``hosts`` are refused (DNS rebinding)."""
+def create_app(repository: Repository, *, hosts: Collection[str] = LOOPBACK) -> FastAPI:
+    """The application over one repository. Requests to a host name not in ``hosts`` (DNS rebinding) and of pages of
+    other sites are refused."""
     app = FastAPI(
         title="workbench versions",
         version=workbench.__version__,
         description="Read-only: versions, artifacts, lineage, manifests, ledger and runs of one repository.",
         docs_url=None,
         redoc_url=None,
-        responses={404: {"model": Problem}, 422: {"model": Problem}},
+        responses={304: {"description": "the client has it"}, 404: {"model": Problem}, 422: {"model": Problem}},
     )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.add_middleware(Guard, hosts=hosts, refuse=_refusal, read_only=True)
     lock = threading.Lock()
 
     @contextmanager
@@ -146,14 +152,26 @@ def create_app(
 Store = Callable[[], Any]
 
 
+def _get(app: FastAPI, path: str, **options: Any) -> Callable[[Route], Route]:
+    """A route for GET, described, and the same for HEAD: the server leaves out the body."""
+
+    def register(route: Route) -> Route:
+        app.head(path, include_in_schema=False, **options)(route)
+        return app.get(path, **options)(route)
+
+    return register
+
+
+def _refusal(status: int, message: str, code: str) -> JSONResponse:
+    return JSONResponse({"what": message, "hint": "ask it as http://127.0.0.1 from this machine"}, status)
+
+
 def _errors(app: FastAPI) -> None:
     from fastapi.exceptions import RequestValidationError
 
     @app.exception_handler(WorkbenchError)
     def known(_: Request, error: WorkbenchError) -> JSONResponse:
         status = 404 if isinstance(error, NotFound) else 422 if isinstance(error, UserError) else 500
-        if isinstance(error, Corrupt):
-            status = 500
         return JSONResponse({"what": error.what, "hint": error.hint}, status_code=status)
 
     @app.exception_handler(HTTPException)
@@ -168,25 +186,23 @@ def _errors(app: FastAPI) -> None:
 
 
 def _answer(request: Request, value: Any, etag: str, cache: str = REVALIDATE) -> Response:
-    headers = {"ETag": f'"{etag}"', "Cache-Control": cache}
-    asked = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    if headers["ETag"] in asked or "*" in asked:
+    """``value`` as JSON, or 304 where the client has it."""
+    headers = headers_of(etag, cache)
+    if is_known(request, etag):
         return Response(status_code=304, headers=headers)
-    if isinstance(value, bytes):
-        return Response(value, media_type="application/octet-stream", headers=headers)
-    content = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    return JSONResponse(content, headers=headers)
+    shown = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return JSONResponse(shown, headers=headers)
 
 
 def _versions(app: FastAPI, store: Store) -> None:
-    @app.get("/api/v1/versions", response_model=list[VersionInfo])
+    @_get(app, "/api/v1/versions", response_model=list[VersionInfo])
     def versions(request: Request) -> Response:
         """The agent's versions, newest first."""
         with store() as repository:
             found = describe.versions(repository)
         return _answer(request, found, digest_of([[v["version"], v["commit"], v["active"]] for v in found]))
 
-    @app.get("/api/v1/versions/{version}", response_model=VersionDetail)
+    @_get(app, "/api/v1/versions/{version}", response_model=VersionDetail)
     def version(
         request: Request, version: Annotated[str, Path(pattern=rf"^(active|v{_NUMBER}\.{_NUMBER}\.{_NUMBER})$")]
     ) -> Response:
@@ -205,7 +221,7 @@ def _versions(app: FastAPI, store: Store) -> None:
 
 
 def _artifacts(app: FastAPI, store: Store) -> None:
-    @app.get("/api/v1/artifacts", response_model=ArtifactList)
+    @_get(app, "/api/v1/artifacts", response_model=ArtifactList)
     def artifacts(
         request: Request,
         kind: Annotated[Kind | None, Query()] = None,
@@ -222,22 +238,19 @@ def _artifacts(app: FastAPI, store: Store) -> None:
             artifact: Artifact = repository.artifacts.get(tag)
         return artifact
 
-    @app.get("/api/v1/artifacts/{kind}/{name}/{version}", response_model=ArtifactInfo)
+    @_get(app, "/api/v1/artifacts/{kind}/{name}/{version}", response_model=ArtifactInfo)
     def artifact(request: Request, kind: KindName, name: Name, version: VersionName) -> Response:
         """One artifact: what it is, what it was made from, with which parameters."""
         found = get(kind, name, version)
         return _answer(request, describe.artifact_summary(found), found.commit)
 
-    @app.get("/api/v1/artifacts/{kind}/{name}/{version}/manifest", response_model=dict[str, Any])
+    @_get(app, "/api/v1/artifacts/{kind}/{name}/{version}/manifest", response_model=dict[str, Any])
     def manifest(request: Request, kind: KindName, name: Name, version: VersionName) -> Response:
         """The manifest as it stands in the artifact's tree; its ETag is the tree id."""
         found = get(kind, name, version)
-        headers = {"ETag": f'"{found.tree}"', "Cache-Control": REVALIDATE}
-        if headers["ETag"] in request.headers.get("if-none-match", ""):
-            return Response(status_code=304, headers=headers)
-        return Response(found.manifest.to_bytes(), media_type="application/json", headers=headers)
+        return from_memory(request, found.manifest.to_bytes(), etag=found.tree, media_type="application/json")
 
-    @app.get("/api/v1/artifacts/{kind}/{name}/{version}/lineage", response_model=Lineage)
+    @_get(app, "/api/v1/artifacts/{kind}/{name}/{version}/lineage", response_model=Lineage)
     def lineage(request: Request, kind: KindName, name: Name, version: VersionName) -> Response:
         """Everything the artifact was made from, nearest first."""
         found = get(kind, name, version)
@@ -245,29 +258,30 @@ def _artifacts(app: FastAPI, store: Store) -> None:
             above = [describe.artifact_summary(a) for a in describe.lineage(repository, found.tag)]
         return _answer(request, {"artifact": found.tag.short, "made_from": above[1:]}, found.commit)
 
-    @app.get("/api/v1/artifacts/{kind}/{name}/{version}/files/{path:path}", response_class=Response)
+    @_get(app, "/api/v1/artifacts/{kind}/{name}/{version}/files/{path:path}", response_class=Response, responses=_BYTES)
     def file(request: Request, kind: KindName, name: Name, version: VersionName, path: str) -> Response:
-        """One payload file of at most 16 MiB, checked against its sha256, which is the ETag."""
+        """One payload file, checked against its manifest; parts of it by a single Range. Its ETag is the id of its
+        object in the artifact's tree: a blob, or a tree of blobs."""
         found = get(kind, name, version)
         entry = next((f for f in found.manifest.files if f.path == path), None)
         if entry is None:
             raise NotFound(f"{found.tag.short} has no file {path!r}", "its manifest lists the files")
-        if entry.size > MAX_FILE:
-            raise UserError(
-                f"{path} is {entry.size} bytes; this API sends {MAX_FILE} at most",
-                f"fetch it with: workbench checkout {found.tag.short} DIR",
-            )
         with store() as repository:
+            stored = repository.objects.entry(found.tree, f"payload/{path}")
+            if entry.size > IN_MEMORY:
+                return content(request, repository.cache.file(found, path), etag=stored.id)
             data = repository.artifacts.read(found, path)
-        return _answer(request, data, entry.sha256)
+        return from_memory(request, data, etag=stored.id)
 
 
 def _objects(app: FastAPI, store: Store) -> None:
-    @app.get("/api/v1/objects/{id}", response_class=Response)
+    @_get(app, "/api/v1/objects/{id}", response_class=Response, responses=_BYTES)
     def one_object(request: Request, id: Id) -> Response:
         """A commit or tree as JSON, a blob (16 MiB at most) as bytes: by id, so immutable."""
         with store() as repository:
             value = _read_object(repository, ids.object_id(id))
+        if isinstance(value, bytes):
+            return from_memory(request, value, etag=id, cache=IMMUTABLE)
         return _answer(request, value, id, IMMUTABLE)
 
 
@@ -277,10 +291,9 @@ def _read_object(repository: Repository, id: ids.ObjectId) -> Any:
         raise NotFound(f"there is no object {id}", "object ids stand in the manifests, versions and lineage")
     kind = objects.kind(id)
     if kind == "blob":
-        data = objects.read_blob(id)
-        if len(data) > MAX_FILE:
-            raise UserError(f"blob {id} is larger than {MAX_FILE} bytes", "fetch it with git")
-        return data
+        if (size := objects.size(id)) > IN_MEMORY:
+            raise UserError(f"blob {id} has {size} bytes, {IN_MEMORY} are sent at most", "fetch it with git")
+        return objects.read_blob(id)
     if kind == "tree":
         entries = [{"name": e.path, "mode": format(e.mode, "06o"), "id": e.id} for e in objects.list(id)]
         return {"type": "tree", "entries": entries}
@@ -298,28 +311,40 @@ def _read_object(repository: Repository, id: ids.ObjectId) -> Any:
 
 
 def _history(app: FastAPI, store: Store) -> None:
-    @app.get("/api/v1/ledger", response_model=list[LedgerEntry])
-    def ledger(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
-        """The ledger, newest first: every publication, pin, promotion and undo."""
+    @_get(app, "/api/v1/ledger", response_model=list[LedgerEntry])
+    def ledger(
+        request: Request,
+        limit: Limit = 100,
+        before: Annotated[int | None, Query(ge=0, lt=1 << 53, description="a counter: entries below it")] = None,
+    ) -> Response:
+        """The ledger, newest first: every publication, pin, promotion and undo. Page on with ``before`` the last one's
+        counter."""
         with store() as repository:
-            found = describe.ledger_entries(repository, limit)
+            head = repository.ledger.head()
+            newer = 0 if head is None or before is None else max(0, head.counter + 1 - before)
+            found = describe.ledger_entries(repository, limit + newer)[newer:]
         return _answer(request, found, f"{found[0]['commit'] if found else refs.LEDGER}-{limit}")
 
-    @app.get("/api/v1/runs", response_model=list[dict[str, Any]])
-    def runs(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> Response:
-        """Run records, newest first."""
+    @_get(app, "/api/v1/runs", response_model=list[dict[str, Any]])
+    def runs(
+        request: Request,
+        limit: Limit = 50,
+        before: Annotated[str, Query(pattern="^([0-7][0-9A-HJKMNP-TV-Z]{25})?$", description="an id: older runs")] = "",
+    ) -> Response:
+        """Run records, newest first. Page on with ``before`` the last one's id."""
         import json
 
         with store() as repository:
             found = []
-            for run in repository.runs.list()[:limit]:
+            known = repository.runs.list()
+            for run in [run for run in known if not before or run < before][:limit]:
                 data = repository.runs.read(run, RECORD)
                 if data is not None:
                     RunRecord.from_bytes(data)
                     found.append(json.loads(data))
         return _answer(request, found, digest_of(found))
 
-    @app.get("/healthz", response_model=dict[str, str])
+    @_get(app, "/healthz", response_model=dict[str, str])
     def health() -> dict[str, str]:
         """Alive, and which version of workbench answers."""
         return {"status": "ok", "workbench": workbench.__version__}
