@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from workbench.domain.errors import StageFailed
+from workbench.pipeline import output, watch
+from workbench.pipeline.leftovers import end_strays, remove_tree
 from workbench.pipeline.records import log_path
+from workbench.pipeline.walk import Settings
 
 BEGIN = "import json, os, sys\nsys.path.insert(0, 'tools')\nfrom steps import begin, end\nstep, output = begin()\n"
 
@@ -39,6 +47,39 @@ CASES = {
         "(output.parent / 'error.json').write_bytes(b'\\x00['); sys.exit(2)",
         "ended with exit code 2",
     ),
+    "measured without bound": (
+        "(output / 'a').write_text('x'); (output.parent / 'result.json').write_text('{\"format\": 1, \"metrics\": "
+        '{"n": 1e999}}\')',
+        "result.json of words cannot be read",
+    ),
+    "measured half a character": (
+        "(output / 'a').write_text('x'); end(output, {}, metrics={'half \\ud800': 1})",
+        "result.json of words cannot be read",
+    ),
+    "measured too deep": (
+        "(output / 'a').write_text('x'); end(output, {}, metrics=eval('{0:' * 90 + '1' + '}' * 90))",
+        "values are nested deeper than 32",
+    ),
+    "nested folders without end": (
+        "os.chdir(output)\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\nend(output)",
+        "words left folders nested deeper than 48",
+    ),
+    "an error with a terminal's controls": (
+        "print('\\x1b[2J\\x1b[31mboom\\x1b[0m', file=sys.stderr); sys.exit(3)",
+        "words ended with exit code 3: boom",
+    ),
+    "a long error": (
+        "(output.parent / 'error.json').write_text(json.dumps({'what': 'x' * (1 << 20)})); sys.exit(2)",
+        "words failed: xxx",
+    ),
+    "a checkpoint that is no path": (
+        "print(json.dumps({'event': 'checkpoint', 'folder': 'a\\0b'}), flush=True); sys.stdin.readline()",
+        "words offered a checkpoint outside its own folders",
+    ),
+    "a checkpoint that nobody announced": (
+        "print(json.dumps({'event': 'checkpoint', 'folder': step['scratch']}), flush=True); sys.stdin.readline()",
+        "words offered a checkpoint, and nothing says that it has any",
+    ),
     "a checkpoint elsewhere": (
         "print(json.dumps({'event': 'checkpoint', 'folder': '/etc'}), flush=True); sys.stdin.readline()",
         "words offered a checkpoint outside its own folders",
@@ -55,6 +96,8 @@ def test_a_stage_that_misbehaves_fails_its_run_and_publishes_nothing(toy, body: 
     assert toy.states(record) == {"words": "failed", "count": "skipped"}
     assert error in record.error
     assert error in record.step("words").error
+    assert len(record.error) < 5000
+    assert record.error.replace("\n", "").isprintable()
     assert {ref: id for ref, id in toy.refs().items() if "/runs/" not in ref} == before
     assert not (toy.repository.path / "workbench" / "steps" / record.id).exists()
 
@@ -78,16 +121,115 @@ def test_a_gigabyte_of_output_is_listened_to_within_bounds(toy) -> None:
     assert b"more lines dropped" in toy.repository.runs.read(record.id, log_path("words"))
 
 
-def test_what_a_stage_leaves_running_is_ended_with_it(toy) -> None:
-    leave = "import subprocess\nchild = subprocess.Popen(['sleep', '600'])\nend(output, {'pid': child.pid})\n"
-    toy.edit({"tools/words.py": BEGIN + "(output / 'words.txt').write_text('a')\n" + leave})
-    assert toy.run().error == ""
-    pid = toy.artifact("raw/toy/v1.0.0").manifest.counts["pid"]
+LEFT = {
+    "beside it": "child = subprocess.Popen(['sleep', '600'])",
+    "in a session of its own": "child = subprocess.Popen(['sleep', '600'], start_new_session=True)",
+    "as a daemon that holds the pipes": (
+        "r, w = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    pid = os.fork()\n"
+        "    if pid:\n"
+        "        os.write(w, str(pid).encode()); os._exit(0)\n"
+        "    os.execvp('sleep', ['sleep', '600'])\n"
+        "os.wait()\n"
+        "class child: pid = int(os.read(r, 20))"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", LEFT)
+@pytest.mark.parametrize("ending", ["well", "badly"])
+def test_what_a_stage_leaves_running_is_ended_with_it(toy, how: str, ending: str, tmp_path: Path) -> None:
+    leave = f"import subprocess\n{LEFT[how]}\nPath({str(tmp_path)!r}, 'pid').write_text(str(child.pid))\n"
+    last = "(output / 'words.txt').write_text('a')\nend(output)\n" if ending == "well" else "sys.exit(4)\n"
+    toy.edit({"tools/words.py": BEGIN + "from pathlib import Path\n" + leave + last})
+    assert toy.run().error == (
+        "" if ending == "well" else "words ended with exit code 4\n  see its log: workbench runs show"
+    )
+    assert _has_ended(int((tmp_path / "pid").read_text()))
+
+
+def _has_ended(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except OSError:
-        return
-    assert state == "Z"  # ended, and whoever adopted it has not looked yet
+        return True
+    return state == "Z"  # ended, and whoever adopted it has not looked yet
+
+
+def test_a_process_of_nobodys_step_is_left_alone(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"], env={"PATH": os.environ["PATH"], "TMPDIR": f"{tmp_path}/a"}) as other:
+        end_strays(f"{tmp_path}")
+        end_strays("")
+        assert other.poll() is None
+        end_strays(f"{tmp_path}/a")
+        assert other.wait() == -9
+
+
+def test_a_stage_that_reads_its_standard_input_meets_its_end(toy) -> None:
+    toy.edit({"tools/words.py": BEGIN + "(output / 'words.txt').write_text('a' + sys.stdin.read())\nend(output)\n"})
+    assert toy.run().error == ""
+    assert toy.read("raw/toy/v1.0.0", "words.txt") == "a"
+
+
+SAID = {
+    "brackets": "'[' * 60000",
+    "no number": '\'{"event": "progress", "done": 1e999, "rates": {"x": NaN}}\'',
+    "a number beyond all bounds": "'{\"event\": \"progress\", \"done\": 1' + '0' * 400 + '}'",
+    "half a character": '\'{"event": "progress", "done": 1, "unit": "\\\\ud800", "rates": {"\\\\ud800": 1}}\'',
+    "half a character in a line": '\'{"event": "log", "text": "\\\\ud800"}\'',
+    "a thousand rates": "json.dumps({'event': 'progress', 'done': 1, 'rates': {f'r{n}': n for n in range(1000)}})",
+    "a long unit": "json.dumps({'event': 'progress', 'done': -1, 'total': -5, 'unit': 'x' * 60000})",
+    "controls": "'\\x1b[2J\\x1b]0;title\\x07\\x07\\r\\0'",
+    "several lines in one": "json.dumps({'event': 'log', 'text': 'one\\ntwo'})",
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_whatever_a_stage_prints_its_run_goes_on_and_is_told_in_plain_words(toy, said: str) -> None:
+    body = f"os.write(1, ({SAID[said]}).encode() + b'\\n'); os.write(2, bytes(range(256)) + b'\\n')\n"
+    toy.edit({"tools/words.py": BEGIN + body + "(output / 'words.txt').write_text('a'); end(output)"})
+    plain, lines = io.StringIO(), io.StringIO()
+    watcher = watch.Several((watch.PlainWatcher(plain, toy.clock.now_ms, every_ms=0), watch.JsonWatcher(lines)))
+    record = toy.run(settings=Settings("Test <test@example.com>", 2, watcher))
+    assert record.error == ""
+    log = toy.repository.runs.read(record.id, log_path("words")).decode()
+    for text in (plain.getvalue(), log):
+        assert all(char in "\n\t" or char.isprintable() for char in text.replace("\xa0", "").replace("\xad", ""))
+    assert all(json.loads(line) and len(line) < 70_000 for line in lines.getvalue().splitlines())
+    assert len(record.step("words").rates) <= 8
+
+
+def test_a_folder_is_removed_however_deep_and_read_only(tmp_path: Path) -> None:
+    root = tmp_path / "left"
+    root.mkdir()
+    here = os.open(root, os.O_RDONLY)
+    for number in range(3000):
+        os.mkdir("d", dir_fd=here)
+        os.mkdir("removed-0", dir_fd=here)
+        os.close(os.open(f"file-{number}", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        os.symlink("/etc", "link", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.chmod(here, 0o500)
+        os.close(here)
+        here = below
+    os.close(here)
+    remove_tree(root)
+    assert not root.exists()
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    (tmp_path / "kept").mkdir()
+    remove_tree(tmp_path / "link")
+    remove_tree(tmp_path / "nothing")
+    assert (tmp_path / "kept").is_dir()
+
+
+def test_more_folders_than_a_payload_may_hold_are_refused_without_a_file(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(output, "MAX_FILES", 100)
+    for number in range(101):
+        (tmp_path / str(number)).mkdir()
+    with pytest.raises(StageFailed, match="left more than 100 files and folders"):
+        output.check_files(tmp_path, "words")
 
 
 def test_a_command_that_does_not_exist_names_itself(toy) -> None:

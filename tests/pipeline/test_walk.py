@@ -150,6 +150,17 @@ def test_watchers_see_plain_lines_and_json_lines(toy) -> None:
     assert [watch.encode(event) for event in events if event] == lines.getvalue().splitlines()
 
 
+def test_a_long_step_is_told_of_ever_more_seldom_and_a_new_one_closely_again() -> None:
+    out, seconds = io.StringIO(), iter(range(10_000))
+    plain = watch.PlainWatcher(out, lambda: next(seconds) * 1000)
+    for stage in ("train", "evaluate"):
+        plain.on(watch.StepStarted(stage, "never ran"))
+        for done in range(1, 301):
+            plain.on(watch.StepProgress(stage, done, 300, "steps"))
+    told = [line.split()[1] for line in out.getvalue().splitlines() if "steps" in line]
+    assert told == ["5", "15", "35", "75", "135", "195", "255"] * 2
+
+
 def test_a_run_that_is_asked_to_stop_is_cancelled_and_can_be_done_again(toy) -> None:
     record = toy.run(settings=Settings(WHO, 2, is_stopped=lambda: True))
     assert record.state == "cancelled"

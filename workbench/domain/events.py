@@ -9,8 +9,10 @@ the folder is committed.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,25 @@ def encode(event: StageEvent) -> str:
 
 
 def decode(line: str) -> StageEvent:
-    """An event; a line that is none is a log line as it stands."""
+    """An event; a line that is none is a log line as it stands. An amount that is no finite number makes it none."""
     try:
         raw = json.loads(line)
         kind = raw["event"]
         if kind == "progress":
             total = raw.get("total")
-            rates = {str(k): float(v) for k, v in raw.get("rates", {}).items()}
+            rates = {str(k): _finite(v) for k, v in raw.get("rates", {}).items()}
             return Progress(
-                float(raw["done"]), None if total is None else float(total), str(raw.get("unit", "")), rates
+                _finite(raw["done"]), None if total is None else _finite(total), str(raw.get("unit", "")), rates
             )
         if kind == "checkpoint":
             return Checkpoint(str(raw["folder"]))
         return Log(str(raw["text"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return Log(line.rstrip("\n"))
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no amount")
+    return number

@@ -9,20 +9,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.domain.canonical import canonical_json
 from workbench.domain.errors import StageFailed
 from workbench.domain.stage import STEP_FORMAT, StageResult
+from workbench.pipeline.plain import plain
 
 MAX_RESULT_BYTES = 8 << 20
-MAX_FILES = 1_000_000
+MAX_FILES = 1_000_000  # and folders
+MAX_DEPTH = 48  # folders in folders: more than that the store does not take
+MAX_NESTED = 32  # values in values, in what a stage counted and measured
+MAX_TEXT = 2000  # characters of what a stage says of its failure
 _RESULT = 'it holds {"format": 1, "counts": {name: whole number}, "metrics": {…}}'
 
 
 def check_files(folder: Path, stage: str) -> int:
     """How many files: regular ones alone, with names that are text. StageFailed names the first that is not."""
-    count = 0
-    for where, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(where, name)
+    files = entries = 0
+    waiting = [(folder, 1)]
+    while waiting:
+        where, depth = waiting.pop()
+        for name in sorted(os.listdir(where)):
+            path = where / name
             shown = str(path.relative_to(folder)).encode(errors="replace").decode()
             mode = os.lstat(path).st_mode
             if stat.S_ISLNK(mode):
@@ -33,10 +40,18 @@ def check_files(folder: Path, stage: str) -> int:
                 raise _refused(
                     stage, ascii(shown), "named with bytes that are not text", "name files in printable UTF-8"
                 )
-        count += len(files)
-        if count > MAX_FILES:
-            raise StageFailed(f"{stage} left more than {MAX_FILES} files", "pack small files into larger ones")
-    return count
+            entries += 1
+            if entries > MAX_FILES:
+                raise StageFailed(
+                    f"{stage} left more than {MAX_FILES} files and folders", "pack small files into larger ones"
+                )
+            if stat.S_ISREG(mode):
+                files += 1
+            elif depth == MAX_DEPTH:
+                raise StageFailed(f"{stage} left folders nested deeper than {MAX_DEPTH}", "write flatter folders")
+            else:
+                waiting.append((path, depth + 1))
+    return files
 
 
 def read_result(step: Path, stage: str) -> StageResult:
@@ -60,21 +75,25 @@ def read_result(step: Path, stage: str) -> StageResult:
             raise ValueError("counts are not whole numbers")
         if not isinstance(metrics, dict) or not isinstance(breaks, str):
             raise ValueError("metrics is not an object, or breaks is not text")
+        _check_nested(raw)
+        canonical_json(raw)  # a number beyond all bounds, half a character: what no manifest can hold
     except (ValueError, RecursionError) as error:
         raise StageFailed(f"result.json of {stage} cannot be read: {error}", hint) from None
-    return StageResult(counts, metrics, breaks)
+    return StageResult(counts, metrics, _text(breaks))
 
 
 def failure(step: Path, stage: str, exit_code: int, stderr_tail: Sequence[str]) -> StageFailed:
     """Why a stage process failed, in its own words where it left any."""
     told = _told(step)
     if told:
-        return StageFailed(f"{stage} failed: {told['what']}", str(told.get("hint", "")))
+        return StageFailed(f"{stage} failed: {_text(told['what'])}", _text(str(told.get("hint", ""))))
     how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
     if exit_code == -9:
         how += " (is there enough memory?)"
     last = next((line for line in reversed(stderr_tail) if line.strip()), "")
-    return StageFailed(f"{stage} {how}" + (f": {last.strip()}" if last else ""), "see its log: workbench runs show")
+    return StageFailed(
+        f"{stage} {how}" + (f": {_text(last).strip()}" if last else ""), "see its log: workbench runs show"
+    )
 
 
 def _told(step: Path) -> Mapping[str, Any] | None:
@@ -96,6 +115,19 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return name.isprintable()
+
+
+def _text(text: str) -> str:
+    return "\n".join(plain(line) for line in text[:MAX_TEXT].split("\n"))
+
+
+def _check_nested(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_NESTED):
+        inside = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [each for values in inside for each in values]
+    if level:
+        raise ValueError(f"values are nested deeper than {MAX_NESTED}")
 
 
 def _refuse_constant(name: str) -> float:

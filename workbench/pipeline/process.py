@@ -7,7 +7,6 @@ Not here: what its events mean to a run (``walk``).
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
 import signal
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import workbench
 from workbench.domain.errors import ToolMissing
-from workbench.pipeline.records import process_identity
+from workbench.pipeline.leftovers import end_strays, write_note
 
 LINE_BYTES = 64 << 10
 TAIL_LINES = 40
@@ -118,15 +117,17 @@ def run_process(
     on_stdout: Callable[[str, Callable[[], None]], None],
     on_stderr: Callable[[str], None],
     is_stopped: Callable[[], bool],
+    answered: bool = True,
 ) -> Ended:
     """Run to the end. ``on_stdout`` gets each line and a function that answers ``ok``; whatever it raises ends the
-    process. ``folder`` takes a note of the process, so that a later walker can end it if we die."""
+    process. ``folder`` takes a note of the process, so that a later walker can end it if we die. Not ``answered``: its
+    standard input is empty, for nobody would ever write to it."""
     try:
         process = subprocess.Popen(
             command,
             cwd=working,
             env=dict(environment),
-            stdin=subprocess.PIPE,
+            stdin=subprocess.PIPE if answered else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -138,12 +139,13 @@ def run_process(
         raise ToolMissing(
             f"{command[0]!r} is not a program", "make it executable, or mend the stage's command"
         ) from None
+    scratch = environment.get("TMPDIR", "")
     try:
-        note = {"pid": process.pid, "started": process_identity(process.pid)}
-        (folder / "process.json").write_text(json.dumps(note))
+        write_note(folder / "process.json", process.pid, scratch)
         return _listen(process, on_stdout, on_stderr, is_stopped)
     finally:
         _end_group(process)
+        end_strays(scratch)
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -155,17 +157,15 @@ def _listen(
     on_stderr: Callable[[str], None],
     is_stopped: Callable[[], bool],
 ) -> Ended:
-    assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
     answers = process.stdin
     tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     def answer() -> None:
-        try:
-            answers.write(b"ok\n")
-        except BrokenPipeError:
-            return  # it has ended; its exit code says why
+        if answers is not None:
+            with contextlib.suppress(BrokenPipeError):  # it has ended; its exit code says why
+                answers.write(b"ok\n")
 
     def take_error(line: str) -> None:
         tail.append(line)

@@ -23,9 +23,9 @@ from workbench.pipeline import watch
 from workbench.pipeline.code import code_digest
 from workbench.pipeline.definition import StageUse, load, names_in
 from workbench.pipeline.environment import environment_of
+from workbench.pipeline.leftovers import remove_tree
 from workbench.pipeline.plan import PREVIOUS, StepInput, StepPlan
 from workbench.pipeline.publish import stage_output
-from workbench.pipeline.records import remove_tree
 from workbench.pipeline.step import Listener, StepRun
 from workbench.ports.store import Artifact, Repository
 from workbench.ports.work import Clock

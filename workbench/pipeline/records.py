@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
-import shutil
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ from typing import Any
 from workbench.domain.errors import Conflict, Corrupt, NotFound
 from workbench.domain.ids import Ulid
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
+from workbench.pipeline.leftovers import end_noted, end_strays, remove_tree
 from workbench.pipeline.plan import Plan
 from workbench.ports.store import Repository
 from workbench.ports.work import Clock
@@ -122,8 +120,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """End what a dead walker left running, and remove everything."""
-        for note in sorted(self.path.glob("step/*/process.json")):
-            _end_leftover(note)
+        for step in sorted(self.path.glob("step/*")):
+            end_noted(step / "process.json")
+            end_strays(str(step / "scratch"))
         remove_tree(self.path)
 
 
@@ -172,33 +171,3 @@ def find_checkpoints(repository: Repository, stage: str, key: str) -> Sequence[U
         if note is not None and json.loads(note).get("action_key") == key:
             found.append(run)
     return found
-
-
-def process_identity(pid: int) -> str:
-    """The start time of a process as the kernel tells it: with the id it names one process only. Empty: it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _end_leftover(note: Path) -> None:
-    try:
-        raw = json.loads(note.read_bytes())
-        pid, started = int(raw["pid"]), str(raw["started"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    if started and process_identity(pid) == started:
-        try:
-            os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder that a stage may have left with read-only folders in it; links are not followed."""
-    if not path.exists():
-        return
-    for folder, _, _ in os.walk(path):
-        os.chmod(folder, 0o700)
-    shutil.rmtree(path, ignore_errors=True)

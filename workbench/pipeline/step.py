@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,16 @@ from workbench.domain.ids import ObjectId, Ulid
 from workbench.domain.manifest import MANIFEST
 from workbench.domain.stage import STEP_FORMAT, StageResult
 from workbench.pipeline.environment import instruction_set
+from workbench.pipeline.leftovers import remove_tree
 from workbench.pipeline.output import check_files, failure, read_result
+from workbench.pipeline.plain import plain
 from workbench.pipeline.plan import StepPlan
 from workbench.pipeline.process import Ended, run_process, step_environment
-from workbench.pipeline.records import (
-    checkpoint_note,
-    checkpoint_path,
-    find_checkpoints,
-    remove_tree,
-)
+from workbench.pipeline.records import checkpoint_note, checkpoint_path, find_checkpoints
 from workbench.ports.store import Artifact, Objects, Repository
 
 RECORDED = "recorded"  # the input role of a stage that replays
+WORD, RATES = 40, 8  # characters of a unit, rates of a progress event: the rest is cut
 
 
 class Stopped(Exception):
@@ -73,8 +71,9 @@ class StepRun:
             working=self._working(),
             environment=environment,
             on_stdout=lambda line, answer: self._on_event(line, answer, listener),
-            on_stderr=listener.line,
+            on_stderr=lambda line: _say(line, listener),
             is_stopped=listener.is_stopped,
+            answered=not self.plan.use.spec.command or self.plan.use.spec.checkpoints,
         )
         return self._result(ended)
 
@@ -170,9 +169,9 @@ class StepRun:
     def _on_event(self, line: str, answer: Callable[[], None], listener: Listener) -> None:
         event = decode(line)
         if isinstance(event, Progress):
-            listener.progress(event)
+            listener.progress(_shown(event))
         elif isinstance(event, Log):
-            listener.line(event.text)
+            _say(event.text, listener)
         elif isinstance(event, Checkpoint):
             self._keep_checkpoint(Path(event.folder))
             listener.checkpointed()
@@ -180,8 +179,13 @@ class StepRun:
 
     def _keep_checkpoint(self, folder: Path) -> None:
         stage = self.plan.stage
-        if not folder.resolve().is_relative_to(self.folder.resolve()) or not folder.is_dir():
+        if not _is_folder_below(folder, self.folder):
             raise StageFailed(f"{stage} offered a checkpoint outside its own folders", "write it below `scratch`")
+        if not self.plan.use.spec.checkpoints:
+            raise StageFailed(
+                f"{stage} offered a checkpoint, and nothing says that it has any",
+                "write `checkpoints = true` where the pipeline names its command",
+            )
         check_files(folder, stage)
         note = canonical_json({"format": 1, "action_key": self.plan.key})
         self.repository.runs.write(self.run, {checkpoint_note(stage): note}, folders={checkpoint_path(stage): folder})
@@ -200,3 +204,21 @@ class StepRun:
             )
         remove_tree(self.folder / "scratch")
         return result
+
+
+def _is_folder_below(folder: Path, above: Path) -> bool:
+    try:
+        return folder.resolve().is_relative_to(above.resolve()) and folder.is_dir()
+    except (OSError, ValueError, RuntimeError):  # no path at all, or links that lead in a circle
+        return False
+
+
+def _say(text: str, listener: Listener) -> None:
+    for line in text.split("\n"):
+        listener.line(plain(line))
+
+
+def _shown(event: Progress) -> Progress:
+    """Its words short and plain: they stand in tables, records and JSON."""
+    rates = {plain(name)[:WORD]: value for name, value in list(event.rates.items())[:RATES]}
+    return replace(event, unit=plain(event.unit)[:WORD], rates=rates)

@@ -22,9 +22,10 @@ from workbench.domain.run import RunRecord, State, StepRecord
 from workbench.domain.stage import StageSpec
 from workbench.pipeline import watch
 from workbench.pipeline.definition import load
+from workbench.pipeline.leftovers import remove_tree
 from workbench.pipeline.plan import Mode, Planner, StepPlan
 from workbench.pipeline.publish import publish
-from workbench.pipeline.records import EVENTS, RECORD, RunFolder, log_path, queued, read_record, remove_tree
+from workbench.pipeline.records import EVENTS, RECORD, RunFolder, log_path, queued, read_record
 from workbench.pipeline.step import Listener, StepRun, Stopped
 from workbench.ports.store import Artifact, Repository
 from workbench.ports.work import Clock

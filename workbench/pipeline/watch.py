@@ -13,6 +13,8 @@ from typing import Any, Protocol, TextIO
 
 from workbench.domain.events import Progress
 
+SELDOM_MS = 60_000  # between two lines of a long step's progress
+
 
 @dataclass(frozen=True)
 class RunStarted:
@@ -133,21 +135,29 @@ class JsonWatcher:
 
 @dataclass
 class PlainWatcher:
-    """Lines for logs and pipes: the beginning and the end of each step, its log, and progress every ``every_ms``."""
+    """Lines for logs and pipes: the beginning and the end of each step, its log, and its progress.
+
+    Of a step's progress the first line comes after ``every_ms``, the next after twice that, and so on up to a minute: a
+    short step is followed closely and a long one does not fill the screen.
+    """
 
     out: TextIO
     now_ms: Callable[[], int]
     every_ms: int = 5000
     _shown_ms: int = field(default=0, init=False)
+    _next_ms: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._next_ms = self.every_ms
 
     def on(self, event: WalkEvent) -> None:
         if isinstance(event, StepProgress):
             now_ms = self.now_ms()
-            if now_ms - self._shown_ms < self.every_ms:
+            if now_ms - self._shown_ms < self._next_ms:
                 return
-            self._shown_ms = now_ms
+            self._shown_ms, self._next_ms = now_ms, min(2 * self._next_ms, SELDOM_MS)
         elif isinstance(event, StepStarted):
-            self._shown_ms = self.now_ms()
+            self._shown_ms, self._next_ms = self.now_ms(), self.every_ms
         text = describe(event)
         if text:
             _write(self.out, text)

@@ -1,0 +1,113 @@
+"""What stage processes leave behind: processes that still run, and folders of any depth.
+
+A process is known by its id together with its start time, and by ``TMPDIR``, the scratch folder that its step alone was
+started with: what a stage started in a session of its own is found by that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import stat
+from itertools import count
+from pathlib import Path
+
+ROUNDS = 10  # sweeps over all processes: one that forks between two reads is met by the next
+
+
+def process_identity(pid: int) -> str:
+    """The start time of a process as the kernel tells it: with the id it names one process only. Empty: it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def write_note(note: Path, pid: int, scratch: str) -> None:
+    """Leave a note of a stage process, so that whoever comes after us can end it."""
+    note.write_text(json.dumps({"pid": pid, "started": process_identity(pid), "scratch": scratch}))
+
+
+def end_noted(note: Path) -> None:
+    """End what a dead walker left running, by the note that it wrote."""
+    try:
+        raw = json.loads(note.read_bytes())
+        pid, started, scratch = int(raw["pid"]), str(raw["started"]), str(raw.get("scratch", ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    if started and process_identity(pid) == started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    end_strays(scratch)
+
+
+def end_strays(scratch: str) -> None:
+    """End every process whose ``TMPDIR`` is this step's own folder, also those that left the stage's group."""
+    if not scratch:
+        return
+    mark = b"TMPDIR=" + os.fsencode(scratch)
+    for _ in range(ROUNDS):
+        if not sum(_end_marked(pid, mark) for pid in _processes()):
+            return
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+
+
+def _end_marked(pid: int, mark: bytes) -> bool:
+    """Whether this process had to be ended; False for one that is gone, has ended or is somebody else's."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if mark not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            return False
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder that a stage may have left with read-only folders in it, nested however deep; links are not
+    followed. What cannot be removed stays."""
+    if path.is_symlink() or not path.is_dir():
+        return
+    fresh = (path / f"removed-{number}" for number in count())
+    waiting = [path]
+    while waiting:
+        folder = waiting.pop()
+        for name in _emptied(folder):
+            # Moved up before it is emptied in its turn, so that no path grows longer than there may be.
+            place = folder / name if folder == path else next(each for each in fresh if not os.path.lexists(each))
+            with contextlib.suppress(OSError):
+                os.rename(folder / name, place)
+                waiting.append(place)
+        if folder != path:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+    with contextlib.suppress(OSError):
+        path.rmdir()
+
+
+def _emptied(folder: Path) -> list[str]:
+    """Remove all files of a folder; the names of the folders in it, which may be moved now."""
+    folders = []
+    with contextlib.suppress(OSError):
+        os.chmod(folder, 0o700)
+        with os.scandir(folder) as found:
+            entries = list(found)
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                if stat.S_ISDIR(entry.stat(follow_symlinks=False).st_mode):
+                    os.chmod(entry.path, 0o700)  # what moves has its ".." written
+                    folders.append(entry.name)
+                else:
+                    os.unlink(entry.path)
+    return folders
