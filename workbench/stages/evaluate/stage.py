@@ -238,5 +238,5 @@ def _compiles(
     for start in range(0, len(filled), ROUND):
         part = filled[start : start + ROUND]
         verdicts.update(zip(part, compiler.check(part), strict=True))
-        context.progress(start + len(part), len(filled), "completions compiled")
+        context.progress(start + len(part), len(filled), "completions given to rustc")
     return verdicts
