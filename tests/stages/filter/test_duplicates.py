@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 
 import pytest
+from datasketch import MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -88,6 +90,53 @@ def test_what_the_index_proposes_is_measured_before_it_is_dropped():
         first, second = " ".join(one).encode(), " ".join(changed(one, 0.24, seed)).encode()
         assert 0.58 < jaccard(first, second) < 0.65
         assert (estimate(first, second) >= 0.7) is bool(dropped([candidate("a/1", first), candidate("a/2", second)]))
+
+
+def pair(similarity: float, seed: int, size: int = 700) -> tuple[bytes, bytes]:
+    """Two texts of ``size`` shingles each, all distinct, whose Jaccard similarity is as near to ``similarity`` as whole
+    shingles can be: so many of them in common, c / (2 * size - c)."""
+    common = round(2 * size * similarity / (1 + similarity))
+    one = [f"a{seed}_{n}" for n in range(size + TOKENS - 1)]
+    other = one[: common + TOKENS - 1] + [f"b{seed}_{n}" for n in range(size - common)]
+    return " ".join(one).encode(), " ".join(other).encode()
+
+
+def chance(similarity: float) -> float:
+    """That 25 bands of 10 propose a pair, times that at least 0.7 of its 256 values agree."""
+    agree = sum(
+        math.comb(PERMUTATIONS, n) * similarity**n * (1 - similarity) ** (PERMUTATIONS - n) for n in range(180, 257)
+    )
+    return (1 - (1 - similarity**10) ** 25) * agree
+
+
+# What 25 bands of 10 give: nothing below the threshold, half of half at it, all well above it. Found of 200, with room
+# for other shingles; here 0, 0, 50, 149, 191, 200, 200.
+RECALL = {
+    0.5: (0, 0),
+    0.6: (0, 2),
+    0.7: (56, 100),
+    0.75: (140, 165),
+    0.8: (182, 196),
+    0.85: (197, 200),
+    0.9: (200, 200),
+}
+
+
+@pytest.mark.parametrize("similarity", RECALL)
+def test_of_pairs_of_a_known_similarity_so_many_are_found(similarity: float):
+    pairs = [pair(similarity, seed) for seed in range(200)]
+    assert all(abs(jaccard(*both) - similarity) < 0.001 for both in pairs[:3])
+    candidates = [candidate(f"a/{n:03d}-{m}", text) for n, both in enumerate(pairs) for m, text in enumerate(both)]
+    found = near(candidates, threshold=0.7, permutations=PERMUTATIONS)
+    least, most = RECALL[similarity]
+    assert least <= len(found) <= most, f"{len(found)} of 200 at {similarity}; by chance {chance(similarity) * 200:.0f}"
+    # Never a text of another pair.
+    assert all(drop.detail == f"like {path[:-1]}0" and path.endswith("1") for path, drop in found.items())
+
+
+def test_the_bands_are_those_that_the_recall_was_measured_with():
+    index = MinHashLSH(threshold=0.7, num_perm=PERMUTATIONS)
+    assert (index.b, index.r) == (25, 10)
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,6 +1,10 @@
 """Which copies are dropped: exact ones by digest, near ones by MinHash, each group reduced to its first member.
 
 Groups are the connected components of "at least this similar", so they do not depend on the order in which files come.
+
+What the index proposes is measured over all 256 values (standard error 0.03) before it is dropped, so hardly a pair
+below the threshold goes. Near it not every pair is proposed: at 0.7, 25 bands of 10 values (BigCode's) find a quarter
+of the pairs at 0.70, three in four at 0.75, 95 % at 0.80 and all at 0.90.
 """
 
 from __future__ import annotations
