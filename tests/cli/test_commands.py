@@ -62,6 +62,20 @@ def test_every_command_has_help_with_an_example(cli, clone: Path, command: tuple
         (["verify", "--rebuild"], 2, "workbench verify --rebuild"),
         (["status", "--repo", "/nonexistent"], 4, "no repository at"),
         (["log", "--repo", "/tmp"], 4, "workbench init"),
+        (["log", "--repo", ""], 2, "it is empty"),
+        (["status", "--repo", ""], 2, "--repo is empty"),
+        (["run", "--only", ""], 2, "it is empty"),
+        (["run", ""], 2, "it is empty"),
+        (["verify", ""], 2, "it is empty"),
+        (["run", "--resume", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "--dry-run"], 2, "--resume"),
+        (["log", "-n", "-5"], 2, "'-n'"),
+        (["show", "relase/rust"], 2, "did you mean release/rust?"),
+        (["undo", "1"], 3, "made main"),
+        (["undo", "7"], 4, "workbench log --ledger"),
+        (["hook", "post-receive"], 2, "pre-receive"),
+        (["hook", "pre-receive"], 2, "git push hub main"),
+        (["versions", "--port", "99999"], 2, "--port"),
+        (["init", ""], 2, "workbench init agent"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -126,7 +140,37 @@ def test_status_imports_next_to_nothing(cli, clone: Path) -> None:  # type: igno
     subprocess.run([sys.executable, "-c", code], cwd=clone, check=True, capture_output=True)
 
 
-def test_git_finds_the_command_as_its_own() -> None:
+def test_git_finds_the_command_as_its_own(clone: Path, tmp_path: Path) -> None:
+    import os
     import sys
 
-    assert (Path(sys.executable).parent / "git-workbench").exists()
+    programs = Path(sys.executable).parent
+    if not (programs / "git-workbench").exists():
+        pytest.fail("the package is installed without its scripts")
+    environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    for where in (["-C", str(clone)], [f"--git-dir={clone}.git"]):
+        done = subprocess.run(
+            ["git", *where, "workbench", "status", "--json"], env=environment, capture_output=True, cwd=tmp_path
+        )
+        assert json.loads(done.stdout)["store"] == f"{clone}.git", done.stderr
+
+
+def test_the_version_is_told(cli, clone: Path) -> None:  # type: ignore[no-untyped-def]
+    import workbench
+
+    assert cli(clone.parent, "--version").stdout == f"workbench {workbench.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["checkout", "release/none", "x"],
+        ["bundle", "x", "release/none"],
+        ["unbundle", "x"],
+        ["gc"],
+        ["runs", "cancel", "x"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_that_answers_takes_json(cli, clone: Path, command: list[str]) -> None:  # type: ignore[no-untyped-def]
+    json.loads(cli(clone, *command, "--json").stdout)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from workbench.domain.errors import Conflict, Corrupt, NotFound
+from workbench.domain.errors import Conflict, Corrupt, NotFound, UserError
 from workbench.domain.ids import make_ulid
 from workbench.domain.run import RunRecord, State
 from workbench.hub import runs
@@ -152,7 +150,7 @@ def test_a_run_whose_worker_was_killed_is_resumed_by_the_next_one(hub: Any, toy_
 def test_between_two_workers_a_killed_run_is_shown_as_abandoned(desk: Any, toy_files: Files, tmp_path: Path) -> None:
     desk.under_test.edit(toy_files(f"wait for {tmp_path}/gate"))
     run = desk.told(desk.under_test.push("main"))
-    killed_in_the_middle(desk, tmp_path / "gate")
+    desk.killed_in_the_middle(tmp_path / "gate")
     assert runs.show_run(desk.repository, run).state is State.ABANDONED
     assert [record.state for record in runs.list_runs(desk.repository)] == [State.ABANDONED]
     events = [type(event) for event in runs.tail_run(desk.repository, run)]
@@ -167,7 +165,7 @@ def test_an_abandoned_run_can_be_cancelled_and_is_not_taken_up_again(
 ) -> None:
     desk.under_test.edit(toy_files(f"wait for {tmp_path}/gate"))
     run = desk.told(desk.under_test.push("main"))
-    killed_in_the_middle(desk, tmp_path / "gate")
+    desk.killed_in_the_middle(tmp_path / "gate")
     assert desk.cancel(run).state is State.CANCELLED
     assert not processes_that_mention(str(tmp_path / "gate")), "what it left running is ended"
     desk.work()
@@ -179,7 +177,7 @@ def test_an_abandoned_run_can_be_cancelled_and_is_not_taken_up_again(
 def test_a_run_of_several_jobs_goes_on_where_its_worker_was_killed(desk: Any, toy_files: Files, tmp_path: Path) -> None:
     desk.under_test.edit({**toy_files(f"wait for {tmp_path}/gate"), "agents/a.py": "x = 1\n"})
     run = desk.told(desk.under_test.push("main"))
-    killed_in_the_middle(desk, tmp_path / "gate")
+    desk.killed_in_the_middle(tmp_path / "gate")
     before = runs.show_run(desk.repository, run)
     assert [step.state for step in before.steps] == [State.SUCCEEDED, State.RUNNING]
     (tmp_path / "gate").touch()
@@ -188,24 +186,6 @@ def test_a_run_of_several_jobs_goes_on_where_its_worker_was_killed(desk: Any, to
     assert after.state is State.SUCCEEDED
     assert after.options["runs"] == before.options["runs"], "the jobs kept their runs"
     assert desk.artifacts() == ["raw/toy/v1.0.0", "release/toy/v1.0.0"]
-
-
-def killed_in_the_middle(desk: Any, gate: Path) -> None:
-    """A worker of its own begins the run and is killed at the gate."""
-    code = f"import sys; from pathlib import Path; sys.path[:0] = {SYS_PATH!r}\n" + WORK
-    process = subprocess.Popen([sys.executable, "-c", code, str(desk.host.layout.git_dir)])
-    desk.under_test.until(gate.with_name(gate.name + ".reached").exists)
-    process.kill()
-    process.wait()
-
-
-SYS_PATH = [str(Path(runs.__file__).parents[2])]
-WORK = """
-from workbench.app.hub_host import open_hub
-from workbench.app.wiring import open_repository
-from workbench.hub.worker import Worker
-Worker(open_hub(open_repository(Path(sys.argv[1])))).handle_all()
-"""
 
 
 def processes_that_mention(text: str) -> list[str]:
@@ -225,7 +205,7 @@ def processes_that_mention(text: str) -> list[str]:
 def test_who_follows_a_run_sees_it_resumed_from_its_beginning(desk: Any, toy_files: Files, tmp_path: Path) -> None:
     desk.under_test.edit(toy_files(f"wait for {tmp_path}/gate"))
     run = desk.told(desk.under_test.push("main"))
-    killed_in_the_middle(desk, tmp_path / "gate")
+    desk.killed_in_the_middle(tmp_path / "gate")
     follow = runs.tail_run(desk.repository, run, follow=True, patience_s=60)
     assert [type(next(follow)) for _ in range(2)] == [watch.RunStarted, watch.StepStarted]
     (tmp_path / "gate").touch()
@@ -291,7 +271,7 @@ def test_a_run_is_found_by_either_end_of_its_id(kept: MemoryRepository) -> None:
     run = run_of(7)
     assert runs.find_run(kept, run) == run
     assert runs.find_run(kept, run[-8:].lower()) == run
-    with pytest.raises(Conflict, match="runs fit"):
+    with pytest.raises(UserError, match="runs fit"):
         runs.find_run(kept, run[:7])
     for text in ("ZZZZZZ", run[-5:], ""):
         with pytest.raises(NotFound, match=r"6 characters|no run"):

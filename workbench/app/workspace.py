@@ -28,7 +28,10 @@ def init_workspace(path: Path, *, who: str) -> Workspace:
     nothing of it is left."""
     hub, clone = _places(path)
     new = not clone.exists()
-    clone.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        clone.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{clone} cannot be made: {error.filename} is no folder", "take another place") from None
     with temporary_folder("init", within=clone.parent) as draft:
         commit = _make_hub(draft / hub.name, who)
         (draft / hub.name).rename(hub)

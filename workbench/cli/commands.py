@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+import workbench
 from workbench.cli import agent, history, hub, move, pipeline, workspace
+from workbench.cli.output import emit
 
 app = typer.Typer(
     name="workbench",
@@ -16,6 +20,21 @@ app = typer.Typer(
     epilog="Exit codes: 0 done · 1 a check failed · 2 wrong use · 3 refused by a rule · 4 not found · 5 lost a race · "
     "6 the machine failed · 7 a tool is missing · 8 corrupt data · 9 a stage failed · 130 interrupted",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        emit(f"workbench {workbench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which workbench this is.")
+    ] = False,
+) -> None: ...
+
 
 workspace.register(app)
 pipeline.register(app)

@@ -14,8 +14,18 @@ from workbench.cli.locate import Location, locate
 if TYPE_CHECKING:
     from workbench.store.git.repository import GitRepository
 
+
+def filled(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """An empty word is an unset variable of a script, never a wish for the default."""
+    source = context.get_parameter_source(parameter.name or "")
+    if value == "" and source is not None and source.name != "DEFAULT":
+        raise typer.BadParameter("it is empty: leave it out for the default")
+    return value
+
+
 Repo = Annotated[
-    str, typer.Option("--repo", metavar="PATH", help="The hub or clone to work in (default: around here).")
+    str,
+    typer.Option("--repo", metavar="PATH", callback=filled, help="The hub or clone to work in (default: around here)."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 

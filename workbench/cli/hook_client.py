@@ -15,6 +15,9 @@ ANSWER_S = 10.0
 FAIL = (
     "workbench: the policy process of this hub does not answer, so the push is refused. Run `workbench doctor` there."
 )
+FOREIGN = (
+    "workbench: this hub belongs to another user, so the push is refused. Push over ssh, as the user that owns it."
+)
 REFUSED = "refused by the hub, see above"
 
 
@@ -92,7 +95,7 @@ def _report(updates: bytes, code: int) -> None:
 
 def _ask(request: bytes) -> int:
     end = monotonic() + ANSWER_S
-    started = False
+    started, failure = False, FAIL
     while monotonic() < end:
         s = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         s.settimeout(ANSWER_S)
@@ -105,6 +108,9 @@ def _ask(request: bytes) -> int:
                 _start()
             sleep(0.02)
             continue
+        except PermissionError:
+            failure = FOREIGN
+            break
         except OSError:
             break
         try:
@@ -117,7 +123,7 @@ def _ask(request: bytes) -> int:
             return code
         started = False
         sleep(0.02)  # it ended while we were asking: another one answers
-    _write(2, FAIL.encode() + b"\n")
+    _write(2, failure.encode() + b"\n")
     return 1
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.context import Json, Repo, identity, store
+from workbench.cli.context import Json, Repo, filled, identity, store
 from workbench.cli.output import emit, emit_json, table
 from workbench.cli.pipeline import watching
 
@@ -121,7 +121,9 @@ def _next_steps(refs: Sequence[str]) -> Iterator[str]:
 
 
 def verify(
-    name: Annotated[str, typer.Argument(help="An artifact, version, branch or ref (default: all of them).")] = "",
+    name: Annotated[
+        str, typer.Argument(callback=filled, help="An artifact, version, branch or ref (default: all of them).")
+    ] = "",
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Build it and its inputs again from the crawl's bytes.")
     ] = False,

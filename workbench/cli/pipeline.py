@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workbench.cli.context import Json, Repo, identity, source_commit, store
+from workbench.cli.context import Json, Repo, filled, identity, source_commit, store
 from workbench.cli.locate import locate
 from workbench.cli.output import emit, emit_json, table
 from workbench.domain.errors import UserError
@@ -23,11 +23,17 @@ _EXIT_FAILED = 9
 
 
 def run(
-    pipeline: Annotated[str, typer.Argument(help="A name in ci/pipelines/ (default: the only one).")] = "",
-    only: Annotated[str, typer.Option("--only", metavar="STAGE", help="This stage alone.")] = "",
-    start: Annotated[str, typer.Option("--from", metavar="STAGE", help="This stage and those after it.")] = "",
+    pipeline: Annotated[
+        str, typer.Argument(callback=filled, help="A name in ci/pipelines/ (default: the only one).")
+    ] = "",
+    only: Annotated[str, typer.Option("--only", metavar="STAGE", callback=filled, help="This stage alone.")] = "",
+    start: Annotated[
+        str, typer.Option("--from", metavar="STAGE", callback=filled, help="This stage and those after it.")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Run what would be reused.")] = False,
-    resume: Annotated[str, typer.Option("--resume", metavar="RUN", help="Take up a run that was cut off.")] = "",
+    resume: Annotated[
+        str, typer.Option("--resume", metavar="RUN", callback=filled, help="Take up a run that was cut off.")
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, and why; change nothing.")] = False,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes to use (default: the cores).")] = 0,
     repo: Repo = "",
@@ -114,7 +120,9 @@ def show_plan(plan: Plan, json: bool) -> None:
 
 def why(
     stage: Annotated[str, typer.Argument(help="A stage of the pipeline.")],
-    pipeline: Annotated[str, typer.Option("--pipeline", help="A name in ci/pipelines/ (default: the only one).")] = "",
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", callback=filled, help="A name in ci/pipelines/ (default: the only one).")
+    ] = "",
     repo: Repo = "",
     json: Json = False,
 ) -> None:

@@ -17,7 +17,8 @@ _FORMAT = "%(refname) %(objectname) %(*objectname)"
 
 def main(arguments: list[str]) -> int:
     """Print the status; 0."""
-    repo, as_json, rest = "", False, list(arguments)
+    repo: str | None = None
+    as_json, rest = False, list(arguments)
     while rest:
         argument = rest.pop(0)
         if argument == "--json":
@@ -30,7 +31,9 @@ def main(arguments: list[str]) -> int:
             raise UserError("--repo needs a path", _USAGE)
         else:
             raise UserError(f"unknown argument {argument!r}", _USAGE)
-    status = read(locate(repo))
+    if repo == "":
+        raise UserError("--repo is empty: leave it out for the default", _USAGE)
+    status = read(locate(repo or ""))
     sys.stdout.write(to_json(status) if as_json else to_text(status))
     return 0
 

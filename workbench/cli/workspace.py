@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.context import Json, Repo, store
+from workbench.cli.context import Json, Repo, filled, store
 from workbench.cli.output import emit, emit_json
 
 
@@ -65,7 +65,9 @@ def doctor(repo: Repo = "", json: Json = False) -> None:
 
 def gc(
     repo: Repo = "",
-    cache: Annotated[str, typer.Option(help="Trim the materialise cache to this size, for example 10G.")] = "",
+    cache: Annotated[
+        str, typer.Option(callback=filled, help="Trim the materialise cache to this size, for example 10G.")
+    ] = "",
     json: Json = False,
 ) -> None:
     """Repack, write the multi-pack index with bitmaps, drop expired garbage; optionally trim the cache.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from workbench.domain.errors import Conflict, Corrupt, NotFound
+from workbench.domain.errors import Corrupt, NotFound, UserError
 from workbench.domain.ids import Ulid, ulid
 from workbench.domain.run import FINAL, RunRecord, State
 from workbench.hub.backlog import pending_in
@@ -34,16 +34,16 @@ def list_runs(repository: Repository, limit: int = 50) -> Sequence[RunRecord]:
 
 
 def find_run(repository: Repository, text: str) -> Ulid:
-    """A run by its id or the beginning or end of it (6 characters or more). NotFound, Conflict when it fits several."""
+    """A run by its id or the beginning or end of it (6 characters or more). NotFound; UserError where several fit."""
     wanted = text.upper()
     if len(wanted) == 26:
         return ulid(wanted)
     every = [*repository.runs.list(), *(intent.run for intent in _intents(repository).all())]
     fits = sorted({run for run in every if len(wanted) >= 6 and (run.startswith(wanted) or run.endswith(wanted))})
     if not fits:
-        raise NotFound(f"no run {text}", "see `workbench runs list`; give at least 6 characters of its id")
+        raise NotFound(f"no run {text!r}", "see `workbench runs list`; give at least 6 characters of its id")
     if len(fits) > 1:
-        raise Conflict(f"{len(fits)} runs fit {text}", "give more characters of its id")
+        raise UserError(f"{len(fits)} runs fit {text}", "give more characters of its id")
     return fits[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,15 +62,21 @@ def lineage(repository: Repository, tag: ArtifactTag) -> Iterator[Artifact]:
 
 def find_artifact(repository: Repository, text: str) -> Artifact:
     """The artifact a person means: ``KIND/NAME/vX.Y.Z``, ``KIND/NAME`` (its newest version), or a full ref."""
-    short = text.removeprefix("refs/tags/")
-    if short.count("/") == 1:
-        kind, _, name = short.partition("/")
-        if kind in {k.value for k in refs.Kind}:
-            newest = repository.artifacts.latest(refs.Kind(kind), refs.check_name(name, "artifact name"))
-            if newest is None:
-                known = sorted({f"{tag.kind}/{tag.name}" for tag in repository.artifacts.list()})
-                raise NotFound(f"there is no {short}", f"there are: {', '.join(known) or 'no artifacts yet'}")
-            return repository.artifacts.get(newest)
+    short = text.removeprefix("refs/tags/").rstrip("/")
+    kind, _, name = short.partition("/")
+    if name and kind not in {k.value for k in refs.Kind}:
+        near = difflib.get_close_matches(kind, [k.value for k in refs.Kind], n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}/{name}? " if near else ""
+        raise UserError(
+            f"not an artifact: {text!r}",
+            f"{hint}write KIND/NAME or KIND/NAME/vX.Y.Z, where KIND is one of {', '.join(refs.Kind)}",
+        )
+    if name and "/" not in name:
+        newest = repository.artifacts.latest(refs.Kind(kind), refs.check_name(name, "artifact name"))
+        if newest is None:
+            known = sorted({f"{tag.kind}/{tag.name}" for tag in repository.artifacts.list()})
+            raise NotFound(f"there is no {short}", f"there are: {', '.join(known) or 'no artifacts yet'}")
+        return repository.artifacts.get(newest)
     if short.count("/") != 2:
         raise UserError(f"not an artifact: {text!r}", "write KIND/NAME/vX.Y.Z, or KIND/NAME for the newest")
     return repository.artifacts.get(ArtifactTag.parse(short))
