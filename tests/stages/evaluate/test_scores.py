@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.stages.evaluate.scores import compare, pass_at_k, rate, wilson
+from workbench.stages.evaluate.scores import byte_entropy, compare, pass_at_k, rate, wilson
 
 
 @given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
@@ -90,3 +90,10 @@ def test_the_bootstrap_is_seeded():
     other = compare("compile_rate", before, after, lower_is_better=False, **{**OPTIONS, "seed": 1})
     assert first == again
     assert (other.low, other.high) != (first.low, first.high)
+
+
+def test_byte_entropy_is_that_of_the_counts():
+    assert byte_entropy(["aaaa"]) == 0.0
+    assert byte_entropy(["ab", "ba"]) == 1.0
+    assert byte_entropy([bytes(range(128)).decode()]) == 7.0
+    assert byte_entropy(["abc"]) == byte_entropy(["c", "ba"])

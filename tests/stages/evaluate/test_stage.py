@@ -177,3 +177,25 @@ def test_a_model_without_a_training_log_has_a_report_without_a_curve(evaluate, m
     (tmp_path / "m" / "training.jsonl").unlink()
     folder, _ = evaluate(tmp_path / "m", compile="skip")
     assert "running mean" not in (folder / "report.html").read_text()
+
+
+def test_held_out_text_that_cannot_stand_alone_is_said_so(evaluate, model, monkeypatch):
+    from workbench.stages.evaluate import stage
+
+    if Bubblewrap().probe():
+        pytest.skip("no sandbox")
+    monkeypatch.setattr(stage, "snippets", lambda source: iter(()))
+    events = []
+    folder, result = evaluate(model, said=events.append, compile="require")
+    compile = read(folder)[0]["compile"]
+    assert (compile["tasks"], compile["compile_rate"]) == (0, None)
+    assert compile["refused"].startswith("no part of the held-out files can stand alone")
+    assert "Nothing was compiled" in (folder / "report.html").read_text()
+    assert any(isinstance(event, Log) and "nothing is compiled" in event.text for event in events)
+    assert "compile_rate" not in result.metrics
+
+
+def test_the_control_of_bits_per_byte_is_the_entropy_of_the_text_s_bytes(first):
+    likelihood = read(first[0])[0]["likelihood"]
+    assert 3.5 < likelihood["control_bits_per_byte"] < 5.5
+    assert likelihood["bits_per_byte"] > likelihood["control_bits_per_byte"]  # random weights know less than that

@@ -12,6 +12,7 @@ import pytest
 
 from workbench.decoder import weights
 from workbench.domain.errors import Corrupt, UserError
+from workbench.stages.evaluate.report import read_curve
 
 FILES = ["config.json", "model.safetensors", "training.json", "training.jsonl"]
 
@@ -43,6 +44,9 @@ def test_it_leaves_a_model_that_can_be_opened_and_a_line_for_every_step(train: A
     assert [line["step"] for line in lines if "validation_bits_per_byte" in line] == [2, 5]
     assert lines[-1]["tokens"] == result.counts["tokens"]
     assert result.metrics["loss"] == lines[-1]["loss"]
+    curve = read_curve(tmp_path / "out")  # what the evaluation's report draws of it
+    assert [step for step, _ in curve.train] == list(range(6))
+    assert [step for step, _ in curve.validation] == [2, 5]
 
 
 def test_a_pattern_is_learnt(train: Any, tmp_path: Path) -> None:

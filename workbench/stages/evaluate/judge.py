@@ -91,7 +91,7 @@ def metrics(
         "format": FORMAT,
         "split": params.split,
         "confidence": confidence,
-        "likelihood": _likelihood([row for row in rows if row["kind"] == "document"]),
+        "likelihood": _likelihood([row for row in rows if row["kind"] == "document"], facts),
         "fim": {layout: _fim(_greedy(rows, "line", layout), confidence) for layout in LAYOUTS},
         "compile": _compile(rows, facts, params),
         "comparison": _comparison(rows, params, seed, previous),
@@ -111,10 +111,11 @@ def headline(metrics: Row) -> Row:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _likelihood(documents: Sequence[Row]) -> Row:
+def _likelihood(documents: Sequence[Row], facts: Mapping[str, Any]) -> Row:
     bits, size, tokens = (sum(row[name] for row in documents) for name in ("bits", "bytes", "tokens"))
     return {
         "bits_per_byte": round(bits / size, 6),
+        "control_bits_per_byte": facts["control_bits_per_byte"],  # what a figure must beat
         "perplexity": round(exp(bits * log(2) / tokens), 4),  # of a token: not comparable between tokenizers
         "bytes_per_token": round(size / tokens, 4),
         "documents": len(documents),

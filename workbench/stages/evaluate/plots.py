@@ -54,23 +54,27 @@ def _inline(document: str) -> str:
 
 
 def curve(train: Sequence[tuple[float, float]], validation: Sequence[tuple[float, float]]) -> str:
-    """Loss by step: each step, their running mean, and the validation loss where it was measured."""
+    """Loss by step (each step, and their running mean) and, on an axis of its own, the validation's bits per byte."""
     with _drawing(7.2, 3.0) as (_, axes, svg):
         steps, losses = [x for x, _ in train], [y for _, y in train]
         axes.plot(steps, losses, color=BLUE, alpha=0.25, linewidth=0.8)
-        axes.plot(steps, _smoothed(losses), color=BLUE, linewidth=1.8, label="training, smoothed")
+        lines = axes.plot(steps, _smoothed(losses), color=BLUE, linewidth=1.8, label="training, smoothed (left)")
         if validation:
-            axes.plot(
+            right = axes.twinx()
+            right.spines["right"].set_visible(True)
+            right.grid(visible=False)
+            right.set_ylabel("bits per byte", color=ORANGE)
+            lines += right.plot(
                 *zip(*validation, strict=True),
                 color=ORANGE,
                 linewidth=1.8,
                 marker="o",
                 markersize=3,
-                label="validation",
+                label="validation (right)",
             )
         axes.set_xlabel("step")
         axes.set_ylabel("loss (nats per token)")
-        axes.legend(loc="upper right")
+        axes.legend(handles=lines, loc="upper right")
         axes.margins(x=0.01)
     return svg[0]
 
@@ -100,6 +104,7 @@ def bars(rows: Sequence[tuple[str, float, tuple[float, float] | None, str]]) -> 
         axes.invert_yaxis()
         axes.set_xlim(0, 1.08)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25 %", "50 %", "75 %", "100 %"])
+        axes.set_xlabel("share of the tasks; a line is the interval")
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
     return svg[0]

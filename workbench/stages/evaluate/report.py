@@ -15,6 +15,7 @@ from workbench.stages.evaluate.plots import BLUE, GREEN, GREY
 Row = Mapping[str, Any]
 SHOWN = 4  # completions of each kind
 EDGE_LINES = 6  # of a prompt, around the gap
+LONGEST_ANSWER = 12  # lines of a completion
 _NAMES = {
     "bits_per_byte": "Bits per byte",
     "fim_exact_match_psm": "Exact match (PSM)",
@@ -49,10 +50,10 @@ mark.fails { background: #f7d3cd; } .wanted { color: #66707c; }
 
 @dataclass(frozen=True)
 class Curve:
-    """Loss by step, as training logged it."""
+    """As training logged it, by step."""
 
-    train: Sequence[tuple[float, float]]
-    validation: Sequence[tuple[float, float]]
+    train: Sequence[tuple[float, float]]  # loss, nats per token
+    validation: Sequence[tuple[float, float]]  # bits per byte
 
 
 def read_curve(model: Path) -> Curve:
@@ -62,7 +63,8 @@ def read_curve(model: Path) -> Curve:
         return Curve((), ())
     lines = [json.loads(line) for line in path.read_bytes().splitlines() if line]
     train = [(line["step"], line["loss"]) for line in lines if line.get("loss") is not None]
-    validation = [(line["step"], line["loss_val"]) for line in lines if line.get("loss_val") is not None]
+    watched = "validation_bits_per_byte"
+    validation = [(line["step"], line[watched]) for line in lines if line.get(watched) is not None]
     return Curve(train, validation)
 
 
@@ -89,7 +91,9 @@ def _sections(metrics: Row, rows: Sequence[Row], curve: Curve) -> Iterator[str]:
         yield _comparison(metrics["comparison"])
     if curve.train:
         yield _section(
-            "Training", "The loss of each step, and its running mean.", plots.curve(curve.train, curve.validation)
+            "Training",
+            "The loss of each step and its running mean; bits per byte of held-out text, estimated from a few rows.",
+            plots.curve(curve.train, curve.validation),
         )
     yield _likelihood(metrics["likelihood"], rows)
     yield _fill(metrics)
@@ -103,10 +107,20 @@ def _section(title: str, note: str, body: str) -> str:
 def _tiles(metrics: Row) -> str:
     text, fim, compile = metrics["likelihood"], metrics["fim"]["psm"], metrics["compile"]
     tiles = [
-        (f"{text['bits_per_byte']:.3f}", "bits per byte (less is better)"),
+        (
+            f"{text['bits_per_byte']:.3f}",
+            f"bits per byte (less is better; byte frequencies alone: {text['control_bits_per_byte']:.3f})",
+        ),
         (f"{text['perplexity']:.2f}", f"perplexity of a token ({text['bytes_per_token']:.2f} bytes)"),
-        (_percent(fim["exact_match"]), f"of {fim['tasks']} masked spans filled exactly"),
-        (_percent(compile["compile_rate"]), f"of {compile['tasks']} filled snippets compile"),
+        (
+            _percent(fim["exact_match"]),
+            f"of {fim['tasks']} masked spans filled exactly{_between(fim['exact_match_interval'])}",
+        ),
+        (
+            _percent(compile["compile_rate"]),
+            f"of {compile['tasks']} filled snippets compile{_between(compile['compile_rate_interval'])}; "
+            f"{_percent(compile['control_compile_rate'])} with the gap left empty",
+        ),
     ]
     shown = (f'<div class="tile"><b>{value}</b><span>{escape(label)}</span></div>' for value, label in tiles)
     return f'<div class="tiles">{"".join(shown)}</div>'
@@ -116,7 +130,8 @@ def _likelihood(text: Row, rows: Sequence[Row]) -> str:
     documents = [row for row in rows if row["kind"] == "document"]
     note = (
         f"{text['tokens']:,} tokens of {text['bytes_per_token']:.2f} bytes, each predicted once from its own document. "
-        "Bits per byte can be compared between tokenizers, perplexity cannot."
+        "Bits per byte can be compared between tokenizers, perplexity cannot. The control knows nothing but how often "
+        f"each byte comes in this very text: {text['control_bits_per_byte']:.3f}."
     )
     values = [row["bits"] / row["bytes"] for row in documents]
     plot = plots.spread(values, [row["bytes"] for row in documents], text["bits_per_byte"])
@@ -176,23 +191,42 @@ def _examples(rows: Sequence[Row]) -> Iterator[str]:
     greedy = [
         row for row in rows if row["kind"] in ("line", "compile") and row["sample"] == 0 and row["layout"] == "psm"
     ]
+    compiled = [row for row in greedy if row["kind"] == "compile"]
+    line = [row for row in greedy if row["kind"] == "line"]
     kinds = [
-        ("Filled exactly", "exact", [row for row in greedy if row["exact"]]),
-        ("Filled otherwise, and compiles", "compiles", [r for r in greedy if r.get("compiles") and not r["exact"]]),
-        ("Does not compile", "fails", [row for row in greedy if row.get("compiles") is False]),
+        ("Filled exactly", "exact", greedy, [row for row in greedy if row["exact"]]),
+        ("Filled otherwise, and compiles", "compiles", compiled, _otherwise(compiled, compiles=True)),
+        ("Does not compile", "fails", compiled, _otherwise(compiled, compiles=False)),
+        ("Filled otherwise, not compiled", "fails", line, [row for row in line if not row["exact"]]),
     ]
-    for title, mark, chosen in kinds:
+    for title, mark, asked, chosen in kinds:
         if chosen:
             shown = "".join(_example(tasks[row["task"]], row, mark) for row in chosen[:SHOWN])
-            yield _section(title, f"{len(chosen)} of {len(greedy)}; the first {min(SHOWN, len(chosen))}.", shown)
+            yield _section(title, f"{len(chosen)} of {len(asked)}; the first {min(SHOWN, len(chosen))}.", shown)
+
+
+def _otherwise(rows: Sequence[Row], *, compiles: bool) -> list[Row]:
+    return [row for row in rows if row["compiles"] is compiles and not (compiles and row["exact"])]
 
 
 def _example(task: Row, row: Row, mark: str) -> str:
     before = "\n".join(task["prefix"].split("\n")[-EDGE_LINES:])
     after = "\n".join(task["suffix"].split("\n")[:EDGE_LINES])
     wanted = "" if row["exact"] else f'<div class="note">expected: <code>{escape(task["middle"])}</code></div>'
-    filled = escape(row["completion"]) or "&nbsp;"
+    filled = escape(_shortened(row["completion"])) or "&nbsp;"
     return f'<pre>{escape(before)}<mark class="{mark}">{filled}</mark>{escape(after)}</pre>{wanted}'
+
+
+def _shortened(completion: str) -> str:
+    """A weak model may go on with one blank line after the other: as many are shown as tell it."""
+    lines = completion.split("\n")
+    if len(lines) <= LONGEST_ANSWER:
+        return completion
+    return "\n".join([*lines[:LONGEST_ANSWER], f"… and {len(lines) - LONGEST_ANSWER} lines more"])
+
+
+def _between(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.0%} to {interval[1]:.0%})"
 
 
 def _percent(value: float | None) -> str:

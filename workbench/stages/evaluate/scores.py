@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
 from statistics import NormalDist
@@ -22,6 +23,15 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
     1 - C(n-c, k) / C(n, k), unbiased (Chen et al. 2021, arXiv 2107.03374)."""
     assert 0 <= passed <= samples and 1 <= k <= samples  # noqa: PT018
     return 1.0 - comb(samples - passed, k) / comb(samples, k)
+
+
+def byte_entropy(texts: Iterable[str]) -> float:
+    """Bits per byte of texts to whom knows nothing but how often each of their bytes comes (Shannon 1948)."""
+    counts: Counter[int] = Counter()
+    for text in texts:
+        counts.update(text.encode())
+    size = sum(counts.values())
+    return round(-sum(count / size * math.log2(count / size) for _, count in sorted(counts.items())), 6) + 0.0
 
 
 def rate(hits: Sequence[bool]) -> float | None:

@@ -20,6 +20,7 @@ from workbench.stages.evaluate import judge, report, tasks
 from workbench.stages.evaluate.compiling import ROUND, Compiler
 from workbench.stages.evaluate.model import Batch, Bits, Completion, Request, Text, Work, batches, compute
 from workbench.stages.evaluate.params import EvaluateParams
+from workbench.stages.evaluate.scores import byte_entropy
 from workbench.stages.evaluate.snippets import snippets
 from workbench.stages.evaluate.spec import check_room
 from workbench.stages.evaluate.tasks import Source, Task
@@ -49,6 +50,8 @@ def run(context: StageContext) -> StageResult:
         tried=tried,
         refusal=refusal,
     )
+    if asked.not_compiled and not refusal:
+        context.say(f"nothing is compiled: {asked.not_compiled}")
     measured, completions = _ask(context, params, maker, asked)
     rows = judge.rows(
         asked.line, asked.snippet, completions, measured, _compiles(context, asked, completions, compiler)
@@ -79,7 +82,23 @@ class Asked:
     refusal: str
 
     def facts(self) -> dict[str, Any]:
-        return {"compile_refused": self.refusal, "snippets_standing": self.standing, "snippets_tried": self.tried}
+        return {
+            "compile_refused": self.not_compiled,
+            "snippets_standing": self.standing,
+            "snippets_tried": self.tried,
+            "control_bits_per_byte": byte_entropy(text.text for text in self.texts),
+        }
+
+    @property
+    def not_compiled(self) -> str:
+        """Why nothing is compiled; empty where something is."""
+        if self.refusal or self.snippet:
+            return self.refusal
+        if not self.tried:
+            return "no part of the held-out files can stand alone: all of it names what is elsewhere"
+        if not self.standing:
+            return f"none of the {self.tried} parts of held-out files that might stand alone does"
+        return f"none of the {self.standing} parts of held-out files that stand alone has a span that fits the model"
 
 
 @dataclass(frozen=True)
