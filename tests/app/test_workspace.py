@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from workbench.app import wiring
 from workbench.app.template import template_files
 from workbench.app.workspace import init_workspace
 from workbench.domain.errors import Refused, UserError, WorkbenchError, WorldError
@@ -96,3 +97,19 @@ def test_a_hub_answers_in_a_place_that_cannot_be_moved_away_from(tmp_path: Path)
     for path in made.hub.rglob("*"):
         if path.is_file() and path.stat().st_size < 1 << 20:
             assert b"workbench-temporary" not in path.read_bytes(), path
+
+
+def test_the_tests_of_a_new_workspace_pass_in_the_tier_that_a_push_starts(tmp_path: Path) -> None:
+    missing = wiring.sandbox().probe()
+    if missing:
+        pytest.skip(missing)
+    made = init_workspace(tmp_path / "agent", who=WHO)
+    (made.clone / "agents" / "README.md").write_text("# agents\n")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "WORKBENCH_"))}
+    environment = {**kept, "WORKBENCH_HUB_IDLE_S": "1"}
+    who = ["-c", "user.name=Ada", "-c", "user.email=a@b.c"]
+    for command in ([*who, "commit", "-qam", "docs"], ["push", "-o", "run.wait=120", "hub", "main"]):
+        done = subprocess.run(["git", *command], cwd=made.clone, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "micro-tests succeeded" in done.stderr, done.stderr
+    assert "4 passed" in done.stderr or "3 passed, 1 skipped" in done.stderr, done.stderr

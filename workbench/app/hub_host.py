@@ -44,18 +44,21 @@ def open_hub(repository: Repository) -> Hub:
     )
 
 
-_TEST_PACKAGES = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
+_TEST_PACKAGES = ("pytest", "_pytest", "py.py", "pluggy", "iniconfig", "packaging", "pygments")
+_SDK_PACKAGES = ("pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions.py")
 
 
 def tier_folders() -> dict[str, Path]:
-    """pytest and the workbench, so that a tier can test with the SDK. Pure Python and small: the sandbox copies them
-    where its user cannot reach them (all of site-packages took minutes)."""
+    """pytest, the workbench and what its SDK imports, so that a tier can test tools. Small: the sandbox copies them
+    where its user cannot reach them (all of site-packages took minutes). The interpreter there is the system's: where
+    it is of another version than ours, pydantic does not load in it, and a test that needs it is skipped."""
     import sysconfig
 
     import workbench
 
     packages = Path(sysconfig.get_path("purelib"))
-    found = {f"packages/{name}": packages / name for name in _TEST_PACKAGES if (packages / name).is_dir()}
+    wanted = (*_TEST_PACKAGES, *_SDK_PACKAGES)
+    found = {f"packages/{name}": packages / name for name in wanted if (packages / name).exists()}
     return {**found, "house/workbench": Path(workbench.__file__).parent}
 
 

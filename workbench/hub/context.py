@@ -35,7 +35,7 @@ class Hub:
     clock: Clock
     sandbox: Callable[[], Sandbox]
     start_worker: Callable[[], None]
-    tier_folders: Callable[[], dict[str, Path]] = dict  # what a tier's commands see besides the workspace, by name
+    tier_folders: Callable[[], dict[str, Path]] = dict  # folders and files that a tier's commands see as well
     who: str = "workbench worker <worker@localhost>"
 
     @property

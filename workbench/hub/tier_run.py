@@ -10,7 +10,7 @@ from pathlib import Path
 from workbench.config.temporary import temporary_folder
 from workbench.domain.errors import ToolMissing, WorkbenchError
 from workbench.domain.ids import ObjectId
-from workbench.domain.run import RunRecord, State, StepRecord
+from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.hub.context import Hub
 from workbench.hub.planning import Job
 from workbench.hub.tiers import TierCommand, export, load_tier
@@ -50,10 +50,16 @@ class TierRun:
     def run(self, record: RunRecord) -> RunRecord:
         """Take a queued or abandoned run to its end, whatever that is."""
         self._folder = RunFolder.of(self._hub.repository, record.id)
+        if record.state in FINAL:
+            return record
         if record.state is State.ABANDONED:
             record = record.to(State.QUEUED)
         fresh = tuple(StepRecord(step.stage, why=step.why) for step in record.steps)
         with self._folder.held():
+            data = self._hub.repository.runs.read(record.id, RECORD)
+            if data is not None and (stands := RunRecord.from_bytes(data)).state in FINAL:  # since the record was read
+                self._folder.clear()
+                return stands
             now_ms = self._hub.clock.now_ms()
             self._record = RunRecord(**{**record.__dict__, "steps": fresh}).to(
                 State.RUNNING, started_ms=now_ms, host=platform.node(), pid=os.getpid(), error="", ended_ms=0
@@ -110,11 +116,13 @@ class TierRun:
         return state
 
     def _sandboxed(self, command: TierCommand, workspace: Path) -> SandboxJob:
-        folders = {"workspace": workspace, **self._hub.tier_folders()}
+        beside = self._hub.tier_folders()
+        folders = {"workspace": workspace, **{name: path for name, path in beside.items() if path.is_dir()}}
+        files = {name: path.read_bytes() for name, path in beside.items() if path.is_file()}
         variables = [f"{name}={value}" for name, value in sorted(self._job.options.variables.items())]
         limits = Limits(wall_s=command.wall_s, cpu_s=max(1, int(command.wall_s)), output_bytes=LOG_BYTES)
         argv = ["/usr/bin/env", f"--chdir={WORKSPACE}", *_PYTHON, *variables, *command.run]
-        return SandboxJob(argv=argv, folders=folders, limits=limits, is_stopped=self._is_to_stop)
+        return SandboxJob(argv=argv, files=files, folders=folders, limits=limits, is_stopped=self._is_to_stop)
 
     def _end(self, state: State, error: str = "") -> RunRecord:
         now_ms = self._hub.clock.now_ms()
