@@ -119,6 +119,11 @@ def test_blanks_in_strings_stay(inside: str, form: str):
         (b"fn a() {}", b"fn a() {}\n"),
         (b"fn a() {} // note  \n", b"fn a() {} // note\n"),
         (b"/* a  \n b */\nfn a() {}\n", b"/* a\n b */\nfn a() {}\n"),
+        # A shebang is one in the first line alone, and nothing becomes one.
+        (b"#!/bin/sh\n\nfn a() {}  \n", b"#!/bin/sh\n\nfn a() {}\n"),
+        (b"\n#!/bin/sh\nfn a() {}  \n", b"\n#!/bin/sh\nfn a() {}\n"),
+        (b"\n\n#! // a\n [allow(x)]\nfn a() {}\n\n", b"\n\n#! // a\n [allow(x)]\nfn a() {}\n"),
+        (b"\n#![allow(x)]\nfn a() {}\n", b"#![allow(x)]\nfn a() {}\n"),
         # Documentation is an attribute, so its blanks are part of the program.
         (b"/// a  \nfn a() {}\n\n", b"/// a  \nfn a() {}\n"),
         (b'const A: &str = "a  \n b";\n\n', b'const A: &str = "a  \n b";\n'),

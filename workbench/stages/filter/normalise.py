@@ -14,6 +14,7 @@ from workbench.stages.filter import syntax
 from workbench.stages.filter.syntax import Parsed
 
 BOM = b"\xef\xbb\xbf"
+_SHEBANG = re.compile(rb"#!(?!\[)")
 _TRAILING = re.compile(rb"[ \t]+(?=\n|\Z)")
 
 
@@ -39,5 +40,8 @@ def _proposals(data: bytes) -> Iterator[bytes]:
 
 
 def _ended(text: bytes) -> bytes:
-    """Exactly one newline at the end, and none at the start."""
-    return text.strip(b"\n") + b"\n"
+    """Exactly one newline at the end, and none at the start; but what would become a shebang there (the parser takes it
+    for one anywhere, rustc in the first line alone) stays where it is."""
+    ended = text.rstrip(b"\n") + b"\n"
+    stripped = ended.lstrip(b"\n") or b"\n"
+    return ended if _SHEBANG.match(stripped) and stripped != ended else stripped
