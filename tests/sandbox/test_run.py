@@ -8,9 +8,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from workbench.domain.errors import UserError
 from workbench.ports.sandbox import Job, Limits, Outcome
+from workbench.sandbox.bubblewrap import _unpack
 from workbench.sandbox.slots import FIRST_UID, slot
 
 
@@ -70,6 +73,14 @@ def test_collected_bytes_are_capped_and_a_cut_stream_is_not_a_file(sandbox, monk
     monkeypatch.setattr(module, "COLLECTED_BYTES", 100)
     result = sandbox.run(sh("printf 12345 > /out/a; head -c 500 /dev/zero > /out/b", collect=["a", "b"]))
     assert result.collected == {"a": b"12345"}
+
+
+@given(st.binary(max_size=60) | st.from_regex(rb"([0-9-]{0,5}\n.{0,5}){0,4}", fullmatch=True))
+def test_whatever_comes_through_the_channel_is_files_or_nothing(data: bytes):
+    found = _unpack(["a", "b", "c"], data)
+    assert all(content in data for content in found.values())
+    assert _unpack(["a"], b"--5\nhello") == _unpack(["a"], b"9\nhello") == _unpack(["a"], b"-1\n") == {}
+    assert _unpack(["a", "b"], b"-1\n5\nhello") == {"b": b"hello"}
 
 
 def test_output_beyond_the_cap_is_dropped_and_said(sandbox):

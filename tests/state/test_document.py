@@ -7,8 +7,10 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from workbench.domain.errors import UserError
+from workbench.inference import sampler
 from workbench.state.document import MAX_BYTES, PinnedRelease, SamplingState, StateDocument, read
 
 
@@ -26,6 +28,26 @@ def test_a_state_reads_back_as_it_was_written(temperature: float, seed: int, sto
     assert read(state.to_bytes()).etag == state.etag
 
 
+@given(
+    temperature=st.floats(0, 5),
+    top_k=st.integers(0, 100_000),
+    top_p=st.floats(0, 1, exclude_min=True),
+    min_p=st.floats(0, 1),
+    repeat_penalty=st.floats(0, 10, exclude_min=True),
+)
+def test_what_a_state_may_say_the_sampler_can_do(**values: float) -> None:
+    try:
+        state = SamplingState(**values)  # type: ignore[arg-type]
+    except ValidationError:
+        return
+    sampler.check(state.sampling())
+
+
+def test_the_sampler_s_own_bounds_are_the_state_s() -> None:
+    with pytest.raises(UserError, match=r"sampling\.min_p"):
+        read(json.dumps({"format": 1, "sampling": {"min_p": 1.0}}).encode())
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -41,7 +63,7 @@ def test_a_wrong_value_is_refused_by_name(change: dict[str, object], named: str)
         read(json.dumps({"format": 1} | change).encode())
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff\xfe", b"null", b" " * (MAX_BYTES + 1)])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff\xfe", b"null", b"[" * 60_000, b" " * (MAX_BYTES + 1)])
 def test_garbage_is_an_error_that_says_so(data: bytes) -> None:
     with pytest.raises(UserError):
         read(data)

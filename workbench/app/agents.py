@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from workbench.app import wiring
-from workbench.domain.errors import Corrupt, NotFound, UserError
+from workbench.domain.errors import Corrupt, NotFound, StageFailed, UserError
 
 if TYPE_CHECKING:
+    from workbench.domain.generation import Generation
     from workbench.ports.inference import LoadedModel
     from workbench.ports.store import Artifact, Repository
     from workbench.runner.services import VersionServices
@@ -36,6 +38,32 @@ def open_release(repository: Repository, artifact: Artifact, quantisation: str =
         return wiring.models().load(path)
     except Corrupt as error:  # the cache's file name is its digest: say which release it is
         raise Corrupt(f"{name} of {artifact.tag.short} cannot be opened: {error.what}", error.hint) from error
+
+
+def read_record(text: str) -> Generation:
+    """The record of a generation in what ``workbench complete --json`` or the server's answer says."""
+    from workbench.domain.generation import Generation
+
+    try:
+        found = json.loads(text)
+        for key in ("workbench", "record"):
+            found = found.get(key, found)
+        return Generation.from_json(found)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise Corrupt(
+            f"not the record of a generation: {error}", "give what `workbench complete --json` wrote"
+        ) from error
+
+
+def repeat(model: LoadedModel, record: Generation) -> Generation:
+    """The generation made once more from its record. StageFailed when it is another one."""
+    made = model.replay(record)
+    if (made.text, made.tokens, made.finish) != (record.text, record.tokens, record.finish):
+        raise StageFailed(
+            f"the answer is another one than the record's: {made.text[:60]!r} instead of {record.text[:60]!r}",
+            "the record was changed, or this machine's class or library is another: compare their `engine`",
+        )
+    return made
 
 
 def serve_version(repository: Repository, name: str) -> tuple[AgentSnapshot, VersionServices]:

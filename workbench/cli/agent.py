@@ -57,7 +57,9 @@ def pin(
 
 def complete(
     ref: Annotated[str, typer.Argument(help="A release: release/NAME or release/NAME/vX.Y.Z.")],
-    prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text to go on with; '-' reads standard input.")],
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="Text to go on with; '-' reads standard input.")
+    ] = None,
     suffix: Annotated[str | None, typer.Option("--suffix", help="Text that follows: fill-in-the-middle.")] = None,
     quantisation: Annotated[str, typer.Option("--quantisation", "-q", help="F16, Q8_0 or Q4_K_M.")] = "Q8_0",
     max_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=1)] = 64,
@@ -67,18 +69,30 @@ def complete(
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     stop: Annotated[list[str] | None, typer.Option("--stop", help="End at this text; may be given again.")] = None,
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Print as it is generated.")] = True,
+    replay: Annotated[
+        str,
+        typer.Option(
+            "--replay", metavar="FILE", help="Repeat what --json or a server's answer recorded; '-' reads it."
+        ),
+    ] = "",
     repo: Repo = "",
     json: Json = False,
 ) -> None:
     """Complete a prompt, or fill in the middle, with a release straight from its ref; offline, seeded, replayable.
 
+    With --replay a recorded generation is made once more, from its record alone, and compared.
+
     Example: [bold]workbench complete release/rust -p 'fn main() {' --suffix '}'[/bold]
     """
-    from workbench.app.agents import open_release
+    from workbench.app.agents import open_release, read_record, repeat
+    from workbench.domain.errors import UserError
     from workbench.domain.generation import Prompt, Sampling
     from workbench.versions.describe import find_artifact
 
-    text = _standard_input() if prompt == "-" else prompt
+    if (prompt is None) == (not replay):
+        raise UserError("complete needs a prompt, or a record to repeat", "give one of --prompt TEXT and --replay FILE")
+    record = read_record(_file_or_standard_input(replay)) if replay else None
+    text = _standard_input() if prompt == "-" else prompt or ""
     sampling = Sampling(
         temperature=temperature,
         top_k=top_k,
@@ -91,25 +105,13 @@ def complete(
         artifact = find_artifact(repository, ref)
         model = open_release(repository, artifact, quantisation)
         try:
-            show = None if json or not stream else _write
-            made = model.generate(Prompt(text, suffix), sampling, show)
+            show = None if json or not stream or record else _write
+            made = repeat(model, record) if record else model.generate(Prompt(text, suffix), sampling, show)
         finally:
             model.close()
     if json:
-        emit_json(
-            {
-                "release": artifact.tag.short,
-                "tree": artifact.tree,
-                "text": made.text,
-                "finish": made.finish,
-                "tokens": list(made.tokens),
-                "prompt_tokens": list(made.prompt_tokens),
-                "sampling": made.sampling.to_json(),
-                "model_sha256": made.model_sha256,
-                "engine": dict(made.engine),
-            }
-        )
-    elif stream:
+        emit_json({"release": artifact.tag.short, "tree": artifact.tree, **made.to_json()})
+    elif stream and not record:
         emit()
     else:
         emit(made.text)
@@ -123,6 +125,23 @@ def _standard_input() -> str:
     except UnicodeDecodeError as error:
         raise UserError(
             f"standard input is not UTF-8 text ({error.reason})", "convert it first: iconv -t UTF-8"
+        ) from None
+
+
+def _file_or_standard_input(name: str) -> str:
+    from pathlib import Path
+
+    from workbench.domain.errors import NotFound, UserError
+
+    if name == "-":
+        return _standard_input()
+    try:
+        return Path(name).read_text("utf-8")
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {name}", "write one with: workbench complete … --json") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{name} cannot be read: {error}", "give a file that `workbench complete --json` wrote"
         ) from None
 
 

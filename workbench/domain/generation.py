@@ -29,7 +29,10 @@ class Sampling:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Sampling:
-        return cls(**{**raw, "stop": tuple(raw.get("stop", ()))})
+        """TypeError or ValueError for what is no sampling."""
+        numbers = {name: type(value) for name, value in cls().__dict__.items() if name != "stop"}
+        given = {name: numbers[name](value) if name in numbers else value for name, value in raw.items()}
+        return cls(**{**given, "stop": tuple(map(str, raw.get("stop", ())))})
 
 
 @dataclass(frozen=True)
@@ -68,14 +71,18 @@ class Generation:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Generation:
+        """What ``to_json`` gave; further keys beside its own are left aside. Corrupt for anything else."""
         if raw.get("format") != FORMAT:
             raise Corrupt(f"the record of a generation has format {raw.get('format')!r}; {FORMAT} is known")
-        return cls(
-            text=raw["text"],
-            tokens=tuple(raw["tokens"]),
-            finish=raw["finish"],
-            prompt_tokens=tuple(raw["prompt_tokens"]),
-            sampling=Sampling.from_json(raw["sampling"]),
-            model_sha256=raw["model_sha256"],
-            engine=dict(raw["engine"]),
-        )
+        try:
+            return cls(
+                text=str(raw["text"]),
+                tokens=tuple(map(int, raw["tokens"])),
+                finish=str(raw["finish"]),
+                prompt_tokens=tuple(map(int, raw["prompt_tokens"])),
+                sampling=Sampling.from_json(raw["sampling"]),
+                model_sha256=str(raw["model_sha256"]),
+                engine=dict(raw["engine"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Corrupt(f"not the record of a generation: {error!r}", "give one as it was written") from error

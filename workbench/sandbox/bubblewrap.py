@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ MAX_COLLECTED = 256
 COLLECTED_BYTES = 64 << 20  # all collected files of one job together
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, SHRINK, GROW, WRITE
 _ADD_SEALS = 1033  # F_ADD_SEALS
+_SIZE = re.compile(rb"-1|[0-9]{1,20}")
 _PROBE = Job(argv=("/bin/true",), limits=Limits(wall_s=20.0))
 
 
@@ -145,7 +147,7 @@ def _unpack(wanted: Sequence[str], data: bytes) -> dict[str, bytes]:
     at = 0
     for path in wanted:
         line_end = data.find(b"\n", at, at + 24)
-        if line_end < 0 or not data[at:line_end].lstrip(b"-").isdigit():
+        if line_end < 0 or not _SIZE.fullmatch(data, at, line_end):
             break
         size = int(data[at:line_end])
         at = line_end + 1

@@ -50,7 +50,7 @@ class SamplingState(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
     top_k: Annotated[int, Field(ge=0, le=100_000)] = 40
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
     repeat_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     max_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
@@ -87,5 +87,5 @@ def read(data: bytes, path: str = ACTIVE_PATH) -> StateDocument:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
         raise UserError(f"{path} is not a valid state: {wrong}", "mend these values and commit again") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}", "mend it and commit again") from None
