@@ -75,6 +75,8 @@ def test_every_command_has_help_with_an_example(cli, clone: Path, command: tuple
         (["hook", "post-receive"], 2, "pre-receive"),
         (["hook", "pre-receive"], 2, "git push hub main"),
         (["versions", "--port", "99999"], 2, "--port"),
+        (["bundle", "x.bundle", "main"], 2, "KIND/NAME or vX.Y.Z"),
+        (["import", ".", "--name", "x", "--license", "MIT"], 4, "no plain file"),
         (["init", ""], 2, "workbench init agent"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

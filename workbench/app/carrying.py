@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workbench.domain.errors import UserError
 from workbench.domain.ids import ObjectId
 from workbench.domain.refs import AgentVersion
 from workbench.domain.version import Version
@@ -28,13 +29,22 @@ def bundle_names(repository: GitRepository, names: Sequence[str], out: Path, *, 
         if "/" in name.removeprefix("refs/tags/"):
             refs.append(str(find_artifact(repository, name).tag))
             continue
-        version = AgentVersion(Version.parse(name.removeprefix("refs/tags/")))
+        version = AgentVersion(_version(name.removeprefix("refs/tags/")))
         refs.append(str(version))
         if repository.refs.get(str(version)) is not None:
             pinned = read_state(repository, repository.resolve(name)).release
             if pinned is not None:
                 refs.append(str(pinned.tag))
     return bundle(repository, list(dict.fromkeys(refs)), out, with_inputs=with_inputs)
+
+
+def _version(name: str) -> Version:
+    try:
+        return Version.parse(name)
+    except UserError:
+        raise UserError(
+            f"{name!r} is no artifact and no version", "name some of what `workbench log` lists: KIND/NAME or vX.Y.Z"
+        ) from None
 
 
 def unbundle_file(repository: GitRepository, file: Path, *, who: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -142,6 +143,31 @@ def test_what_cannot_be_bundled_says_so_and_leaves_no_file(source, tmp_path):
     with pytest.raises(UserError, match="cannot write"):
         bundle(source, [RELEASE], tmp_path / "no" / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["source.git"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to a folder"])
+def test_a_bundle_takes_the_place_of_nothing_but_a_plain_file(source, tmp_path, kind):
+    """As root, a rename over /dev/null or /dev/full would take the machine's device away."""
+    out = tmp_path / "there"
+    if kind == "folder":
+        out.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(out)
+    else:
+        (tmp_path / "folder").mkdir()
+        out.symlink_to("folder")
+    before = sorted((path.name, path.lstat().st_mode) for path in tmp_path.iterdir())
+    with pytest.raises(UserError, match="no plain file"):
+        bundle(source, [RELEASE], out)
+    assert sorted((path.name, path.lstat().st_mode) for path in tmp_path.iterdir()) == before
+
+
+def test_a_link_to_a_bundle_stays_a_link(source, target, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere/real")
+    bundle(source, [RELEASE], tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert RELEASE in unbundle(tmp_path / "elsewhere" / "real", target, who="Bob")
 
 
 def header_of(file: Path) -> tuple[bytes, bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from workbench.domain.action import ActionParts
-from workbench.domain.errors import NotFound, Refused
+from workbench.domain.errors import NotFound, Refused, WorldError
 from workbench.domain.ids import sha256
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.manifest import FileEntry
@@ -58,6 +58,14 @@ def test_a_checkout_is_the_folder_that_was_published(repository: Any, lab: Any, 
     assert (tmp_path / "out" / "manifest.json").read_bytes() == artifact.manifest.to_bytes()
     with pytest.raises(Refused, match="is there already"):
         repository.artifacts.checkout(artifact, tmp_path / "out")
+
+
+def test_a_checkout_below_a_file_says_what_is_in_the_way(repository: Any, lab: Any, tmp_path: Path) -> None:
+    artifact = lab.publish(repository, lab.folder("in", FILES))
+    (tmp_path / "file").write_text("")
+    for place in ("file/out", "file/deep/out"):
+        with pytest.raises(WorldError, match="a file is in the way"):
+            repository.artifacts.checkout(artifact, tmp_path / place)
 
 
 def test_the_same_tree_is_not_published_twice(repository: Any, lab: Any, tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ class Source:
         license = spdx_expression(license)
         path = Path(os.path.realpath(path))
         if not path.is_file():
-            raise NotFound(f"no such file: {path}", "give the path of a .gguf or .jsonl file")
+            problem = f"{path} is no plain file" if path.exists() else f"no such file: {path}"
+            raise NotFound(problem, "give the path of a .gguf or .jsonl file")
         return cls(path, name, license, origin)
 
     @cached_property

@@ -138,10 +138,13 @@ def _pack(repository: GitRepository, tips: Sequence[ObjectId], file: BinaryIO) -
 
 @contextmanager
 def _finished_or_nothing(out: Path) -> Iterator[BinaryIO]:
+    out = Path(os.path.realpath(out))  # a link stays one
+    if out.exists() and not out.is_file():  # a folder, or a device that a rename would take the place of
+        raise UserError(f"cannot write {out}: it is there and is no plain file", "give the path of a file")
     try:
-        descriptor, fresh = tempfile.mkstemp(dir=out.absolute().parent, prefix=f".{out.name}.")
+        descriptor, fresh = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
     except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}", "give another path") from error
+        raise UserError(f"cannot write {out}: {error.strerror}", "give a path that you may write to") from error
     try:
         with open(descriptor, "wb") as file:
             yield file

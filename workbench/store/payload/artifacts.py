@@ -200,8 +200,13 @@ class StoredArtifacts:
     def checkout(self, artifact: Artifact, folder: Path) -> None:
         if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
             raise Refused(f"{folder} is there already", "name a new or an empty folder")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        except OSError as error:
+            blocked = isinstance(error, FileExistsError | NotADirectoryError)
+            problem = "a file is in the way" if blocked else error.strerror
+            raise WorldError(f"cannot make {folder}: {problem}", "choose a place that you may write to") from error
         try:
             (draft / MANIFEST).write_bytes(artifact.manifest.to_bytes())
             (draft / PAYLOAD).mkdir()
