@@ -1,0 +1,120 @@
+"""What a version answers with: its own release, under its own state, whatever else is open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from workbench.app.agents import serve_version
+from workbench.app.importing.file import import_file
+from workbench.clock.system import SystemClock
+from workbench.domain.errors import Corrupt, NotFound, UserError
+from workbench.domain.ids import ObjectId
+from workbench.domain.refs import MAIN
+from workbench.ports.store import Artifact
+from workbench.runner.pin import pin
+from workbench.runner.version import read_state
+from workbench.sdk import model as sdk_model
+from workbench.sdk.services import bind, current
+from workbench.state.document import ACTIVE_PATH, StateDocument
+from workbench.store.git.repository import GitRepository
+
+WHO = "A <a@example.com>"
+
+
+@pytest.fixture
+def tiny_release(repository: GitRepository, tiny: Any) -> Artifact:
+    return import_file(repository, tiny.q8, name="tiny", license="MIT", who=WHO, trial=lambda model: None)
+
+
+def pinned(repository: GitRepository, artifact: Artifact) -> str:
+    return str(pin(repository, artifact, clock=SystemClock(), who=WHO).version)
+
+
+def state_of(repository: GitRepository, **sampling: object) -> StateDocument:
+    main = repository.refs.get(str(MAIN))
+    assert main is not None
+    state = read_state(repository, main)
+    return StateDocument.model_validate(state.model_dump() | {"sampling": state.sampling.model_dump() | sampling})
+
+
+def test_two_versions_at_once_answer_each_under_its_own_state(
+    repository: GitRepository,
+    commit,
+    tiny_release: Artifact,
+) -> None:
+    first = pinned(repository, tiny_release)
+    changed = state_of(repository, temperature=1.5, seed=3, max_tokens=9)
+    commit({ACTIVE_PATH: changed.to_bytes()})
+    second = pinned(repository, tiny_release)
+    (_, old), (_, new) = serve_version(repository, first), serve_version(repository, second)
+    try:
+        answers = [services.complete("let x", max_tokens=None, seed=None) for services in (old, new, old, new)]
+        assert answers[0] == answers[2]
+        assert answers[1] == answers[3]
+        assert answers[0] != answers[1]
+        assert (answers[1].seed, answers[1].completion_tokens <= 9) == (3, True)
+        asked = new.fill_in_middle("fn a(", ") {}", max_tokens=4, seed=11)
+        assert (asked.seed, asked.completion_tokens <= 4) == (11, True)
+        assert asked == new.fill_in_middle("fn a(", ") {}", max_tokens=4, seed=11)
+        with pytest.raises(UserError, match="ask for at most"):
+            new.complete("let x", max_tokens=4096, seed=None)
+    finally:
+        old.close()
+        new.close()
+
+
+def test_after_closing_the_model_is_opened_again_when_it_is_asked(
+    repository: GitRepository, tiny_release: Artifact
+) -> None:
+    _, services = serve_version(repository, pinned(repository, tiny_release))
+    first = services.complete("let", max_tokens=3, seed=0)
+    services.close()
+    services.close()
+    assert services.complete("let", max_tokens=3, seed=0) == first
+    services.close()
+
+
+def test_the_sdk_answers_with_what_it_is_bound_to_and_nowhere_else(
+    repository: GitRepository, tiny_release: Artifact
+) -> None:
+    _, services = serve_version(repository, pinned(repository, tiny_release))
+    with bind(services):
+        assert sdk_model.complete("let", max_tokens=3).completion_tokens <= 3
+    services.close()
+    with pytest.raises(UserError, match="only inside a Runner"):
+        current()
+
+
+def test_a_tag_that_names_another_release_than_the_pinned_one_is_not_opened(
+    repository: GitRepository,
+    commit,
+    tiny_release: Artifact,
+) -> None:
+    pinned(repository, tiny_release)
+    state = state_of(repository)
+    assert state.release is not None
+    other = state.release.model_copy(update={"tree": ObjectId("1" * 40)})
+    made = commit({ACTIVE_PATH: state.model_copy(update={"release": other}).to_bytes()})
+    _, services = serve_version(repository, made)
+    with pytest.raises(Corrupt, match="pins 111111111111"):
+        services.complete("let", max_tokens=1, seed=0)
+
+
+def test_a_version_that_pins_nothing_says_how_to_pin(repository: GitRepository) -> None:
+    _, services = serve_version(repository, "main")
+    with pytest.raises(NotFound, match="workbench pin"):
+        services.complete("let", max_tokens=1, seed=0)
+
+
+def test_a_quantisation_that_the_release_lacks_is_said_with_those_it_has(
+    repository: GitRepository,
+    commit,
+    tiny_release: Artifact,
+) -> None:
+    pinned(repository, tiny_release)
+    state = state_of(repository).model_copy(update={"quantisation": "Q4_K_M"})
+    _, services = serve_version(repository, commit({ACTIVE_PATH: state.to_bytes()}))
+    with pytest.raises(NotFound, match=r"no Q4_K_M model[\s\S]*Q8_0"):
+        services.complete("let", max_tokens=1, seed=0)
