@@ -19,7 +19,13 @@ from workbench.pipeline.watch import (
     StepProgress,
     StepStarted,
     WalkEvent,
+    rates,
 )
+
+# What a terminal of so many columns has room for, in this order; what says least goes first.
+_COLUMNS = {"stage": 0, "state": 0, "progress": 38, "rate": 66, "time": 30, "artifact / why": 76}
+_ROOMY = 100  # columns from which bar and rates are long
+_BARS, _RATES = (16, 12, 8), (24, 14)
 
 _STYLES = {"running": "cyan", "succeeded": "green", "reused": "dim", "failed": "bold red", "cancelled": "yellow"}
 
@@ -72,18 +78,24 @@ class LiveTable:
         return self._rows.setdefault(stage, _Row(""))
 
     def _table(self) -> Table:
-        table = Table(title=self._title, title_justify="left", box=None, padding=(0, 2, 0, 0), expand=True)
-        table.add_column("stage", no_wrap=True)
-        table.add_column("state", no_wrap=True)
-        table.add_column("progress", width=18, no_wrap=True)
-        table.add_column("rate", no_wrap=True)
-        table.add_column("time", justify="right", no_wrap=True)
+        width = self._console.width
+        bar = _BARS[(width < _ROOMY) + (width < _COLUMNS["rate"])]
+        gap = 2 if width >= _COLUMNS["rate"] else 1
+        table = Table(title=self._title, title_justify="left", box=None, padding=(0, gap, 0, 0), expand=True)
+        table.add_column("stage", no_wrap=True, min_width=max(map(len, self._rows), default=0))
+        table.add_column("state", no_wrap=True, min_width=max(map(len, _STYLES)))
+        table.add_column("progress", width=bar, no_wrap=True)
+        table.add_column("rate", max_width=_RATES[width < _ROOMY], no_wrap=True)
+        table.add_column("time", justify="right", no_wrap=True, min_width=7)
         table.add_column("artifact / why", overflow="ellipsis", no_wrap=True, ratio=1)
+        shown = [number for number, least in enumerate(_COLUMNS.values()) if width >= least]
+        table.columns = [table.columns[number] for number in shown]
         for stage, row in self._rows.items():
-            table.add_row(stage, Text(row.state, style=_STYLES.get(row.state, "")), *self._cells(row))
+            cells = (stage, Text(row.state, style=_STYLES.get(row.state, "")), *self._cells(row, bar))
+            table.add_row(*(cells[number] for number in shown))
         return table
 
-    def _cells(self, row: _Row) -> tuple[ProgressBar | str, str, str, str]:
+    def _cells(self, row: _Row, bar: int) -> tuple[ProgressBar | str, str, str, str]:
         if row.ended is not None:
             ended = row.ended
             seconds = f"{ended.seconds:.1f} s" if ended.state not in ("reused", "skipped") else ""
@@ -95,7 +107,11 @@ class LiveTable:
         progress = row.progress
         if progress is None:
             return "", "", elapsed, row.why
-        rates = "  ".join(f"{value:,.4g} {name}" for name, value in progress.rates.items())
         if progress.total:
-            return ProgressBar(total=progress.total, completed=progress.done, width=16), rates, elapsed, row.why
-        return f"{progress.done:,.0f} {progress.unit}", rates, elapsed, row.why
+            return (
+                ProgressBar(total=progress.total, completed=progress.done, width=bar),
+                rates(progress),
+                elapsed,
+                row.why,
+            )
+        return f"{progress.done:,.0f} {progress.unit}", rates(progress), elapsed, row.why

@@ -184,9 +184,18 @@ def describe(event: WalkEvent) -> str:
 
 def amount(event: StepProgress) -> str:
     """``120 / 400 files  3.1 MB/s``."""
-    of = f" / {event.total:g}" if event.total is not None else ""
-    rates = "".join(f"  {value:,.4g} {name}" for name, value in event.rates.items())
-    return f"{event.done:g}{of} {event.unit}{rates}".rstrip()
+    of = f" / {_short(event.total)}" if event.total is not None else ""
+    return f"{_short(event.done)}{of} {event.unit}  {rates(event)}".rstrip()
+
+
+def rates(event: StepProgress) -> str:
+    """``3.1 MB/s  12,345 tokens/s``."""
+    return "  ".join(f"{_short(value)} {name}" for name, value in event.rates.items())
+
+
+def _short(value: float) -> str:
+    """Four figures of a small number, all whole ones of a large one."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def _write(out: TextIO, line: str) -> None:
