@@ -1,12 +1,17 @@
-"""What ``workbench doctor`` looks at: the store's own checks, the sandbox, and the programs stages use."""
+"""What ``workbench doctor`` looks at: the store's own checks, hooks, the sandbox, and the programs stages use; and what
+it mends of it."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from workbench.app import wiring
 from workbench.ports.store import Finding, Repository
+
+if TYPE_CHECKING:
+    from workbench.store.git.repository import GitRepository
 
 _TOOLS = {
     "rustc": ("compile checks (filter, evaluate) are refused", "apt-get install rustc"),
@@ -25,6 +30,7 @@ _LIBRARIES = {
 def examine(repository: Repository) -> Sequence[Finding]:
     """Every finding, the store's first."""
     findings = list(repository.check())
+    findings.extend(_hooks(repository))
     missing = wiring.sandbox().probe()
     findings.append(
         Finding("warning", "the sandbox is not available: untrusted code is refused", missing)
@@ -38,6 +44,32 @@ def examine(repository: Repository) -> Sequence[Finding]:
             findings.append(Finding("warning", f"{tool} is not installed: {consequence}", fix))
     findings.extend(_libraries())
     return findings
+
+
+def mend(repository: GitRepository) -> Iterator[str]:
+    """Set what differs, install the hooks of a hub, and do the maintenance; a sentence for each thing done."""
+    from workbench.app.housekeeping import sweep_temporary
+    from workbench.hub.install import install_hooks
+    from workbench.store.git import settings
+
+    table = settings.settings_of(repository.path)
+    for name in settings.apply(repository.path, table):
+        yield f"set {name} to {table[name]}"
+    if table is settings.HUB:
+        install_hooks(repository.path)
+        yield "installed the hooks"
+    yield from repository.maintain()
+    yield from sweep_temporary(repository)
+
+
+def _hooks(repository: Repository) -> Iterator[Finding]:
+    from workbench.hub.install import foreign_hooks
+
+    if repository.path.name == ".git":  # a clone's hooks are its owner's
+        return
+    for name in foreign_hooks(repository.path):
+        what = f"hook {name} is not that of this installation: it may call one that is gone"
+        yield Finding("warning", what, "workbench doctor --mend")
 
 
 def _libraries() -> Sequence[Finding]:

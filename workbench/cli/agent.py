@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.context import Json, Repo, identity, store
+from workbench.cli.context import Json, Repo, identity, main_is_checked_out, store
 from workbench.cli.locate import locate
 from workbench.cli.output import emit, emit_json
 
@@ -51,8 +51,11 @@ def pin(
         return
     emit(f"{made.version}  {made.commit[:12]}  active, pins {made.release}")
     emit(f"why: {'; '.join(made.reasons)} (ledger entry {made.entry}; `workbench undo` takes it back)")
-    if remote := locate(repo).remote:
-        emit(f"next:  git pull {remote} main     main has a new commit there")
+    location = locate(repo)
+    if location.remote:
+        emit(f"next:  git pull {location.remote} main     main has a new commit there")
+    elif main_is_checked_out(location):
+        emit("next:  git restore --staged --worktree state     main has moved on under your work tree")
 
 
 def complete(

@@ -54,6 +54,13 @@ def source_commit(location: Location) -> str:
     return found
 
 
+def main_is_checked_out(location: Location) -> bool:
+    """Whether the store is this clone itself and main is what its work tree shows: a pin then moves it from below."""
+    if not location.worktree or location.store != location.clone:
+        return False
+    return (Path(location.clone) / "HEAD").read_text("utf-8", "replace").strip() == "ref: refs/heads/main"
+
+
 def identity(repo: str) -> str:
     from workbench.app.identity import who
 

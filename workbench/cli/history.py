@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.context import Json, Repo, identity, store
+from workbench.cli.context import Json, Repo, identity, main_is_checked_out, store
 from workbench.cli.locate import locate
 from workbench.cli.output import emit, emit_json, fields, size, table, when
 
@@ -170,9 +170,12 @@ def undo(
     emit(f"entry {made.counter}: {made.why}")
     for move in made.moves:
         emit(f"  {move.ref}: {_stand(move.old)} -> {_stand(move.new)}")
-    main, remote = next((m for m in made.moves if m.ref == str(MAIN)), None), locate(repo).remote
+    location = locate(repo)
+    main, remote = next((m for m in made.moves if m.ref == str(MAIN)), None), location.remote
     if main and remote:
         emit(f"next:  git fetch {remote} && git rebase --onto {remote}/main {main.old[:12]}     if your main has it")
+    elif main and main_is_checked_out(location):
+        emit("next:  git restore --staged --worktree state     main has moved back under your work tree")
 
 
 def _stand(id: str) -> str:

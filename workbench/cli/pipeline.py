@@ -57,7 +57,7 @@ def run(
                     repository, find_run(repository, resume), who=identity(repo), workers=workers, watcher=watcher
                 )
         else:
-            planner = pipelines.planner(repository, source_commit(locate(repo)), pipeline)
+            planner = pipelines.planner(repository, _source(repo), pipeline)
             mode = Mode(only=only, start=start, force=force)
             if dry_run:
                 show_plan(planner.plan(mode), json)
@@ -65,6 +65,18 @@ def run(
             with watching(json) as watcher:
                 record = pipelines.walk(planner, mode, who=identity(repo), workers=workers, watcher=watcher)
     finish(record, json)
+
+
+def _source(repo: str) -> str:
+    """The commit that defines the pipeline; what is not committed does not count, and that is said."""
+    from workbench.app import person_git
+    from workbench.pipeline.definition import FOLDER
+
+    location = locate(repo)
+    commit = source_commit(location)
+    if location.worktree and person_git.run("-C", location.worktree, "status", "--porcelain", "--", FOLDER).stdout:
+        sys.stderr.write(f"note: changes in {FOLDER} that are not committed do not count\n")
+    return commit
 
 
 @contextlib.contextmanager
@@ -133,7 +145,7 @@ def why(
     from workbench.app import pipelines
 
     with store(repo) as repository:
-        step = pipelines.planner(repository, source_commit(locate(repo)), pipeline).why(stage)
+        step = pipelines.planner(repository, _source(repo), pipeline).why(stage)
     if json:
         emit_json(step.to_json() | {"parts": step.parts.to_json() if step.parts else None})
         return

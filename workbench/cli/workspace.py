@@ -44,14 +44,22 @@ def status(repo: Repo = "", json: Json = False) -> None:
     raise AssertionError("entry.py answers status before the other commands are imported")
 
 
-def doctor(repo: Repo = "", json: Json = False) -> None:
+def doctor(
+    mend: Annotated[bool, typer.Option("--mend", help="First put right what can be.")] = False,
+    repo: Repo = "",
+    json: Json = False,
+) -> None:
     """Check settings, hooks, bitmaps, locks, leftovers, tools and the sandbox; say how to mend what is wrong.
 
-    Example: [bold]workbench doctor[/bold]
+    Example: [bold]workbench doctor --mend[/bold]
     """
     from workbench.app.doctor import examine
+    from workbench.app.doctor import mend as put_right
 
     with store(repo) as repository:
+        for line in put_right(repository) if mend else ():
+            if not json:
+                emit(f"mended  {line}")
         findings = examine(repository)
     if json:
         emit_json([{"severity": f.severity, "what": f.what, "fix": f.fix} for f in findings])

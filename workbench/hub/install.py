@@ -29,6 +29,16 @@ def install_hooks(git_dir: Path, python: str = sys.executable) -> None:
         fresh.replace(folder / name)
 
 
+def foreign_hooks(git_dir: Path, python: str = sys.executable) -> list[str]:
+    """Names of hooks that are there and are not those of this installation, which may have moved since."""
+    found = []
+    for name in HOOKS:
+        path = git_dir / "hooks" / name
+        if path.is_file() and path.read_text(errors="replace") != stamped(_template(name), python):
+            found.append(name)
+    return found
+
+
 def stamped(template: str, python: str) -> str:
     """The hook with this Python and client; through ``sh`` where the path does not fit into a first line."""
     client = str(Path(workbench.__file__).parent / "cli")

@@ -19,6 +19,7 @@ from workbench.store.git.refs import GitRefs
 MIN_GIT = (2, 39, 5)
 HOOKS = ("pre-receive", "proc-receive")
 LEFT_AFTER_S = 3600
+MEND = "workbench doctor --mend"
 _LEFTOVERS = re.compile(r"tmp_(?:objdir-incoming-|obj_|object_git2_|pack_|idx_|rev_|bitmap_|midx_|mtimes_)")
 
 
@@ -64,7 +65,7 @@ def _settings(git_dir: Path) -> Iterator[Finding]:
         fix = f"git --git-dir={git_dir} config {name} {table[name]}"
         yield Finding("warning", f"setting {name} is not {table[name]}", fix, {"setting": name})
     for line in settings.missing_attributes(git_dir):
-        yield Finding("warning", f"info/attributes lacks {line!r}: payload would be delta-compressed", "workbench init")
+        yield Finding("warning", f"info/attributes lacks {line!r}: payload would be delta-compressed", MEND)
     if not differing:
         yield Finding("ok", f"{len(table)} settings as they should be")
 
@@ -75,7 +76,7 @@ def _hooks(git_dir: Path) -> Iterator[Finding]:
     missing = [name for name in HOOKS if not os.access(git_dir / "hooks" / name, os.X_OK)]
     for name in missing:
         yield Finding(
-            "error", f"hook {name} is missing or cannot be executed: pushes are not checked", "workbench init"
+            "error", f"hook {name} is missing or cannot be executed: pushes are not checked", MEND
         )
     if not missing:
         yield Finding("ok", "hooks are in place")

@@ -1,0 +1,54 @@
+"""What doctor finds wrong, the command that it names puts right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workbench.app import wiring
+from workbench.app.doctor import examine, mend
+from workbench.app.hub_host import install_hub
+from workbench.ports.store import Finding
+from workbench.store.git.settings import init_clone
+
+
+def wrong(path: Path) -> list[Finding]:
+    with wiring.open_repository(path) as repository:
+        return [f for f in examine(repository) if "doctor --mend" in f.fix or "config" in f.fix]
+
+
+def test_hooks_settings_and_attributes_are_put_right(tmp_path: Path) -> None:
+    hub = install_hub(tmp_path / "hub.git")
+    assert wrong(hub) == []
+    (hub / "hooks" / "pre-receive").unlink()
+    (hub / "hooks" / "proc-receive").write_text("#!/gone/venv/bin/python\n")
+    (hub / "info" / "attributes").unlink()
+    with (hub / "config").open("a") as config:
+        config.write("[receive]\n\tdenyDeletes = false\n")
+    found = wrong(hub)
+    assert len(found) == 4, found
+    with wiring.open_repository(hub) as repository:
+        done = list(mend(repository))
+    assert "set receive.denyDeletes to true" in done
+    assert wrong(hub) == []
+
+
+def test_a_clones_hooks_are_left_to_its_owner(tmp_path: Path) -> None:
+    git_dir = init_clone(tmp_path / "clone")
+    hook = git_dir / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("mine")
+    with wiring.open_repository(git_dir) as repository:
+        list(mend(repository))
+    assert hook.read_text() == "mine"
+    assert wrong(git_dir) == []
+
+
+@pytest.mark.parametrize("severity", ["ok", "warning", "error"])
+def test_what_is_wrong_has_a_fix_and_what_is_right_has_none(tmp_path: Path, severity: str) -> None:
+    hub = install_hub(tmp_path / "hub.git")
+    (hub / "hooks" / "pre-receive").unlink()
+    with wiring.open_repository(hub) as repository:
+        found = [f for f in examine(repository) if f.severity == severity]
+    assert all(bool(f.fix) == (severity != "ok") for f in found), found
