@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from workbench.domain.errors import StageFailed
+from workbench.domain.errors import StageFailed, UserError
 from workbench.pipeline import output, watch
 from workbench.pipeline.leftovers import end_strays, remove_tree
 from workbench.pipeline.records import log_path
@@ -238,9 +238,33 @@ def test_a_command_that_does_not_exist_names_itself(toy) -> None:
     assert "there is no program 'no-such-program-here'" in record.error
 
 
-def test_code_that_is_not_committed_is_named_before_anything_runs(toy) -> None:
-    from workbench.domain.errors import UserError
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("no first line", "is not a program that this machine can start"),
+        ("#!/no/such/interpreter\n", "there is no program"),
+    ],
+)
+def test_a_script_that_cannot_be_started_is_told_of_its_first_line(toy, tmp_path: Path, script: str, told: str) -> None:
+    program = tmp_path / "words.sh"
+    program.write_text(script)
+    program.chmod(0o755)
+    toy.replace("ci/pipelines/toy.toml", '["python", "tools/words.py"]', f'["{program}"]')
+    record = toy.run()
+    assert told in record.error
+    assert "first line" in record.error
 
+
+def test_a_script_that_the_command_names_is_code_of_it_or_refused_before_anything_runs(toy) -> None:
+    toy.replace("ci/pipelines/toy.toml", 'code = ["tools/words.py", "tools/steps.py"]\n', "")
+    with pytest.raises(UserError, match=r"its command names tools/words\.py, which is not in its code") as caught:
+        toy.planner.plan()
+    assert 'code = ["tools/words.py"]' in caught.value.hint
+    toy.replace("ci/pipelines/toy.toml", 'makes = "raw"', 'makes = "raw"\ncode = ["tools"]')
+    assert toy.planner.plan().step("words").runs
+
+
+def test_code_that_is_not_committed_is_named_before_anything_runs(toy) -> None:
     toy.replace("ci/pipelines/toy.toml", '"tools/words.py", "tools/steps.py"', '"tools/wrods.py"')
     with pytest.raises(UserError, match=r"code path 'tools/wrods\.py' is not in"):
         toy.planner.plan()

@@ -77,7 +77,28 @@ def _command_digest(spec: StageSpec, objects: Objects, commit: ObjectId) -> Dige
         for blob in found:
             name = blob.path if entry.mode != 0o40000 else f"{path}/{blob.path}"
             files[name] = normalised(objects.read_blob(blob.id), name) if name.endswith(".py") else blob.id
+    _check_named(spec, objects, commit)
     return digest_of({"command": list(spec.command), "files": files})
+
+
+def _check_named(spec: StageSpec, objects: Objects, commit: ObjectId) -> None:
+    """A file of the workspace that the command names is code of it: else it would not be there when it runs, and its
+    change would be no reason to run."""
+    covered = [path.rstrip("/") for path in spec.code_paths]
+    for word in spec.command:
+        path = word.removeprefix("./")
+        if any(path == code or path.startswith(f"{code}/") for code in covered) or not _is_path(path):
+            continue
+        entry = objects.entry(commit, path)
+        if entry is not None and entry.mode != 0o40000:
+            raise UserError(
+                f"stage {spec.name}: its command names {path}, which is not in its code",
+                f'add it where the pipeline names the command: code = ["{path}"]',
+            )
+
+
+def _is_path(word: str) -> bool:
+    return all(part not in ("", ".", "..") for part in word.split("/"))
 
 
 def _package_digest(package: str, adapters: tuple[str, ...], root: Path, parsed: ParsedFiles) -> Digest:

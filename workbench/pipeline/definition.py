@@ -169,7 +169,7 @@ def _dial(raw: Mapping[str, Any], path: str) -> int:
 
 def _texts(table: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+    if not isinstance(value, list) or not all(isinstance(item, str) and item and "\0" not in item for item in value):
         raise UserError(f"{where}: {key} is {value!r}", f'write {key} = ["some text", "more text"]')
     return tuple(value)
 
@@ -276,7 +276,7 @@ def _unique(specs: Sequence[StageSpec], artifacts: Mapping[str, str], name: str,
         if target in made:
             raise UserError(
                 f"{path}: {made[target]} and {spec.name} both make {spec.makes}/{target[1]}",
-                'give your own stage another name for what it makes: artifact = "…"',
+                'give your own stage another name for what it makes: artifact = "…"; or leave the other out of `use`',
             )
         made[target] = spec.name
 

@@ -7,6 +7,7 @@ Not here: what its events mean to a run (``walk``).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import signal
@@ -134,10 +135,20 @@ def run_process(
             bufsize=0,
         )
     except FileNotFoundError:
-        raise ToolMissing(f"there is no program {command[0]!r}", "install it, or mend the stage's command") from None
+        raise ToolMissing(
+            f"there is no program {command[0]!r}",
+            "install it (or the one that its first line names), or mend the stage's command",
+        ) from None
     except PermissionError:
         raise ToolMissing(
             f"{command[0]!r} is not a program", "make it executable, or mend the stage's command"
+        ) from None
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+        raise ToolMissing(
+            f"{command[0]!r} is not a program that this machine can start",
+            "a script needs a first line that names its interpreter, such as #!/bin/sh",
         ) from None
     scratch = environment.get("TMPDIR", "")
     try:
