@@ -245,7 +245,23 @@ class Desk:
     def artifacts(self) -> list[str]:
         return [tag.short for tag in self.repository.artifacts.list()]
 
+    def killed_in_the_middle(self, gate: Path) -> None:
+        """A worker of its own begins what is pending and is killed at the gate."""
+        process = subprocess.Popen([sys.executable, "-c", _WORK, str(self.host.layout.git_dir)])
+        until(gate.with_name(gate.name + ".reached").exists)
+        process.kill()
+        process.wait()
 
+
+_WORK = f"""
+import sys
+from pathlib import Path
+sys.path[:0] = {[str(Path(runs.__file__).parents[2])]!r}
+from workbench.app.hub_host import open_hub
+from workbench.app.wiring import open_repository
+from workbench.hub.worker import Worker
+Worker(open_hub(open_repository(Path(sys.argv[1])))).handle_all()
+"""
 TOY_TOML = """
 format = 1
 name = "toy"

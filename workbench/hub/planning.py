@@ -37,7 +37,7 @@ class Job:
     source: ObjectId
     why: str
     only: str = ""  # one stage alone
-    branch: str = ""  # of a tier on a branch other than main
+    of: str = ""  # of a tier: which branch other than main, or which of several versions, it tests
     bump: Bump | None = None  # at least this step of the release that it makes
     options: PushOptions = field(default_factory=PushOptions)
 
@@ -49,11 +49,8 @@ class Job:
     @property
     def label(self) -> str:
         """Tells it from the other jobs of its push."""
-        return f"{self.kind} {self.subject}" + (f" ({self.only} alone)" if self.only else "") + self._of_branch
-
-    @property
-    def _of_branch(self) -> str:
-        return f" of {self.branch}" if self.branch else ""
+        only, of = f" ({self.only} alone)" if self.only else "", f" of {self.of}" if self.of else ""
+        return f"{self.kind} {self.subject}{only}{of}"
 
 
 @dataclass(frozen=True)
@@ -107,26 +104,26 @@ class Derivation:
         return Planner(repository, definition, job.source).plan(job.mode)
 
     def _tiers(self, started: Started, options: PushOptions) -> tuple[Job, ...]:
-        """One for the version or for main, and one for each other branch for which it was asked."""
-        source, why, name = started.main, "", ""
-        branches = [move for move in started.moves if _is_branch(move) and move.ref != str(MAIN)]
-        if started.targets:
-            label, source = started.targets[-1]
-            name, why = "full", f"version {label} was pushed"
-        elif rules.tiers_for(started.changed):
-            touched = sorted({path.split("/", 1)[0] for path in started.changed if rules.tiers_for((path,))})
-            name, why = "micro", f"{' '.join(f'{folder}/' for folder in touched)} changed"
+        """One for each version, or one for main; and one for each other branch for which it was asked."""
         if options.tier:
             asked = "asked for by -o ci.tier"
-            of_branches = [
-                Job("tier", options.tier, move.new, asked, branch=move.ref.removeprefix(_BRANCHES), options=options)
-                for move in branches
+            branches = [
+                Job("tier", options.tier, move.new, asked, of=move.ref.removeprefix(_BRANCHES), options=options)
+                for move in started.moves
+                if _is_branch(move) and move.ref != str(MAIN)
             ]
-            if not started.targets and not any(move.ref == str(MAIN) for move in started.moves) and branches:
-                return tuple(of_branches)
-            own = Job("tier", options.tier, source, asked, options=options) if source else None
-            return (*([own] if own else []), *of_branches)
-        return (Job("tier", name, source, why, options=options),) if name and source else ()
+            if started.targets:
+                return (*_of_versions(started, options.tier, asked, options), *branches)
+            if started.main is None or (branches and not any(move.ref == str(MAIN) for move in started.moves)):
+                return tuple(branches)
+            return (Job("tier", options.tier, started.main, asked, options=options), *branches)
+        if started.targets:
+            return _of_versions(started, "full", "", options)
+        if started.main is None or not rules.tiers_for(started.changed):
+            return ()
+        touched = sorted({path.split("/", 1)[0] for path in started.changed if rules.tiers_for((path,))})
+        why = f"{' '.join(f'{folder}/' for folder in touched)} changed"
+        return (Job("tier", "micro", started.main, why, options=options),)
 
     def _pipelines(self, objects: Objects, started: Started, options: PushOptions) -> tuple[Job, ...]:
         main = started.main
@@ -178,6 +175,19 @@ def started_by(objects: Objects, moves: Sequence[RefMove], main: ObjectId | None
             targets.append((ref.version, objects.peel(move.new)))
     ordered = tuple((str(version), commit) for version, commit in sorted(targets))
     return Started(tuple(moves), main, changed, ordered)
+
+
+def _of_versions(started: Started, tier: str, why: str, options: PushOptions) -> tuple[Job, ...]:
+    """The tier for each commit that a version was pushed of, lowest version first: none is live untested."""
+    by_commit: dict[ObjectId, list[str]] = {}
+    for label, commit in started.targets:
+        by_commit.setdefault(commit, []).append(label)
+    jobs = []
+    for commit, labels in by_commit.items():
+        pushed = f"version{'s' * (len(labels) > 1)} {', '.join(labels)} {'were' if len(labels) > 1 else 'was'} pushed"
+        of = labels[-1] if len(by_commit) > 1 else ""
+        jobs.append(Job("tier", tier, commit, why or pushed, of=of, options=options))
+    return tuple(jobs)
 
 
 def describe(plan: Plan) -> list[str]:

@@ -1,6 +1,7 @@
 """The resident policy process: answers hooks over a socket, moves the refs of accepted pushes, wakes the worker.
 
-One per hub, started by the first push that finds none, gone after a while without pushes. ``pre-receive`` judges a push
+One per hub, started by the first push that finds none, gone after a while without pushes, or when its folder or its
+code is another (``standing``). ``pre-receive`` judges a push
 while its objects are in quarantine; ``proc-receive`` moves its refs: one by compare-and-swap, several as one ledger
 entry, so that a push is all or nothing whenever it is cut off. Not here: the rules (``policy``) and what is started
 (``planning``).
@@ -17,10 +18,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from workbench.domain import push as rules
 from workbench.domain.errors import Conflict, NotFound, Refused, ToolMissing, WorkbenchError
@@ -34,6 +36,7 @@ from workbench.hub.context import Hub, PushedRepository
 from workbench.hub.intents import Intent
 from workbench.hub.planning import Derivation, Job, describe, started_by
 from workbench.hub.policy import CleanTrees, Judged, judge
+from workbench.hub.standing import Standing
 from workbench.hub.tiers import load_tier
 from workbench.hub.wire import Answer, Request, read_request
 from workbench.hub.worker import pending_pushes, poke, worker_is_alive
@@ -44,6 +47,8 @@ IDLE_S = 900.0
 _NAMED = 5  # refs in the title of a ledger entry; all of them are its moves
 WAITER_LOOKS_S = 1.0  # between two looks at the worker while a pusher waits for a run
 LOOK_AGAIN_S = (1.0, 5.0, 20.0)  # after an accepted push: the worker may have been killed
+LOOK_AROUND_S = 30.0  # between two looks at our own folder and socket
+ENDING_S = 5.0  # for a process that holds the lock and does not answer any more to let go of it
 
 
 @dataclass(frozen=True)
@@ -69,33 +74,36 @@ class PolicyServer:
 
     def __post_init__(self) -> None:
         self._derivation = Derivation(self.hub.specs)
+        self._standing = Standing.now(self.hub.layout.git_dir)
 
     def serve(self) -> bool:
         """Answer until idle; False when another process is the hub's policy already."""
         layout = self.hub.layout
         layout.create()
         os.chdir(layout.git_dir)  # a socket's path has at most 107 bytes, so it is named from here
+        name = layout.socket.relative_to(layout.git_dir)
         with open(layout.policy_lock, "ab") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _is_held(lock, name):
                 return False
             lock.truncate(0)
             lock.write(b"%d\n" % os.getpid())
             lock.flush()
-            name = str(layout.socket.relative_to(layout.git_dir))
-            layout.socket.unlink(missing_ok=True)
+            name.unlink(missing_ok=True)
             with socket.socket(socket.AF_UNIX) as listener:
-                listener.bind(name)
+                listener.bind(str(name))
                 listener.listen(64)
                 self._looks.append(time.monotonic())
-                self._serve_until_idle(listener)
-                layout.socket.unlink(missing_ok=True)
+                own = os.stat(name).st_ino
+                self._serve_until_idle(listener, lambda: self._standing.holds() and _is_there(name, own))
+                if _is_there(name, own):  # named from here, so ours also where our path is another hub's by now
+                    name.unlink(missing_ok=True)
                 listener.setblocking(False)
                 self._last_guests(listener)
-            return True
+        while self._open:  # the lock is free: nobody waits for those who follow their runs
+            time.sleep(0.01)
+        return True
 
-    def _serve_until_idle(self, listener: socket.socket) -> None:
+    def _serve_until_idle(self, listener: socket.socket, is_sound: Callable[[], bool]) -> None:
         last = time.monotonic()
         while True:
             now = time.monotonic()
@@ -103,11 +111,17 @@ class PolicyServer:
             if due:
                 self._looks = [look for look in self._looks if look > now]
                 self._ensure_worker()
-            waits = min([self.idle_s, *(look - now for look in self._looks)])
+            waits = min([self.idle_s, LOOK_AROUND_S, *(look - now for look in self._looks)])
             if select.select([listener.fileno()], [], [], max(0.0, waits))[0]:
-                self._take(listener.accept()[0])
+                connection = listener.accept()[0]
+                if not self._standing.holds():
+                    connection.close()  # without a word: the client starts one that is what it should be
+                    return
+                self._take(connection)
                 last = time.monotonic()
-            elif not self._open and not self._looks and time.monotonic() - last >= self.idle_s:
+                continue
+            is_idle = not self._open and not self._looks and time.monotonic() - last >= self.idle_s
+            if is_idle or not is_sound():
                 return
 
     def _last_guests(self, listener: socket.socket) -> None:
@@ -118,9 +132,10 @@ class PolicyServer:
             except BlockingIOError:
                 break
             connection.setblocking(True)
-            self._take(connection)
-        while self._open:
-            time.sleep(0.01)
+            if self._standing.holds():
+                self._take(connection)
+            else:
+                connection.close()
 
     def _take(self, connection: socket.socket) -> None:
         self._open += 1
@@ -312,6 +327,30 @@ class _Out:
 
     def flush(self) -> None:
         return
+
+
+def _is_held(lock: IO[bytes], name: Path) -> bool:
+    """Take the lock of the hub's policy; False while another process answers. One that is just ending is waited for."""
+    deadline = time.monotonic() + ENDING_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+                probe.connect(str(name))
+                return False
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+
+
+def _is_there(name: Path, inode: int) -> bool:
+    """Whether the socket that has this name is still ours."""
+    try:
+        return os.stat(name).st_ino == inode
+    except OSError:
+        return False
 
 
 def _log_traceback() -> None:

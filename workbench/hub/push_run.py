@@ -1,25 +1,31 @@
 """One run for a whole push: its only job's record, or a record of kind ``push`` with a step for each job.
 
 Jobs of such a record have runs of their own (their ids are in its options), so that each is planned, resumed and
-cancelled as a pipeline or tier is; the push's run passes a cancel on, and shows their events.
+cancelled as a pipeline or tier is; the push's run passes a cancel on, and shows their events. A run that someone walks
+by hand is waited for: how it ends there is how it ended.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from workbench.domain.errors import Conflict, WorkbenchError
 from workbench.domain.ids import Ulid
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
+from workbench.hub import runs
 from workbench.hub.context import Hub
 from workbench.hub.planning import Derivation, Job
 from workbench.hub.tier_run import TierRun, tier_record
-from workbench.pipeline import watch
+from workbench.pipeline import records, watch
 from workbench.pipeline.plan import Planner
 from workbench.pipeline.records import EVENTS, RECORD, RunFolder, queued
 from workbench.pipeline.walk import Settings, Walk
+
+POLL_S = 0.2  # how soon it is noticed that someone else's walk has ended
 
 
 class PushRun:
@@ -34,20 +40,61 @@ class PushRun:
         record = self._read(run)
         if record is not None and record.state in FINAL:
             return record
-        if len(jobs) == 1:
+        if len(jobs) == 1 and (record is None or record.kind == jobs[0].kind):
             return self._job(run, jobs[0], trigger, lambda: False, watch.Silent())
-        return self._several(run, record or self._begin(run, jobs, trigger), jobs, trigger)
+        if record is None or record.kind != "push":
+            record = self._begin(run, jobs, trigger)
+        return self._several(run, record, jobs, trigger)
+
+    def give_up(self, run: Ulid, error: Exception) -> RunRecord:
+        """A run that cannot be begun, or not gone on with: its record says so. One that has ended stays as it is."""
+        record = runs.show_run(self._hub.repository, run)
+        if record.state in FINAL:
+            return record
+        now_ms = self._hub.clock.now_ms()
+        for step in record.steps:
+            if step.state is State.RUNNING:
+                record = record.with_step(step.to(State.ABANDONED, ended_ms=now_ms))
+            elif step.state is State.QUEUED:
+                record = record.with_step(step.to(State.SKIPPED))
+        return self._save(_failed(record, now_ms, error))
 
     # --- one job -----------------------------------------------------------------------------------------------------
 
     def _job(
         self, run: Ulid, job: Job, trigger: str, is_stopped: Callable[[], bool], watcher: watch.Watcher
     ) -> RunRecord:
-        record = self._read(run)
-        if record is not None and record.state in FINAL:
-            return record
-        if record is not None and record.state is State.RUNNING:
-            record = self._abandoned(record)
+        while True:
+            self._await_other_walker(run, is_stopped)
+            record = self._read(run)
+            if record is not None and record.state in FINAL:
+                return record
+            try:
+                return self._walk(run, record, job, trigger, is_stopped, watcher)
+            except records.Walked:  # someone has just begun to
+                continue
+
+    def _await_other_walker(self, run: Ulid, is_stopped: Callable[[], bool]) -> None:
+        """While someone walks this run by hand (`workbench run --resume`): as long as that takes, as a walk of ours."""
+        while self._is_walked(run):
+            if is_stopped():
+                RunFolder.of(self._hub.repository, run).ask_to_stop()
+            time.sleep(POLL_S)
+
+    def _is_walked(self, run: Ulid) -> bool:
+        return RunFolder.of(self._hub.repository, run).is_held()
+
+    def _walk(
+        self,
+        run: Ulid,
+        record: RunRecord | None,
+        job: Job,
+        trigger: str,
+        is_stopped: Callable[[], bool],
+        watcher: watch.Watcher,
+    ) -> RunRecord:
+        if record is not None:
+            record = records.abandon_if_dead(self._hub.repository, record, self._hub.clock)
         try:
             if job.kind == "tier":
                 record = record or self._save(tier_record(self._hub, job, run, trigger))
@@ -65,13 +112,13 @@ class PushRun:
         except WorkbenchError as error:
             if isinstance(error, Conflict) or self._settled(run):
                 raise
-            return self._failed(run, job, trigger, error)
+            return self._could_not_begin(run, job, trigger, error)
 
     def _settled(self, run: Ulid) -> bool:
         record = self._read(run)
         return record is not None and record.state in FINAL
 
-    def _failed(self, run: Ulid, job: Job, trigger: str, error: WorkbenchError) -> RunRecord:
+    def _could_not_begin(self, run: Ulid, job: Job, trigger: str, error: WorkbenchError) -> RunRecord:
         """A job that could not even be planned or begun: the record says why."""
         now_ms = self._hub.clock.now_ms()
         record = self._read(run) or RunRecord(
@@ -83,11 +130,7 @@ class PushRun:
             created_ms=now_ms,
             options=job.options.to_json(),
         )
-        if record.state is State.ABANDONED:
-            record = record.to(State.QUEUED)
-        if record.state is State.QUEUED:
-            record = record.to(State.RUNNING, started_ms=now_ms)
-        return self._save(record.to(State.FAILED, ended_ms=now_ms, error=" ".join(str(error).split("\n"))))
+        return self._save(_failed(record, now_ms, error))
 
     # --- several jobs ------------------------------------------------------------------------------------------------
 
@@ -105,10 +148,21 @@ class PushRun:
             )
         )
 
+    def _fitting(self, record: RunRecord, jobs: Sequence[Job]) -> RunRecord:
+        """The record with a step and a run for each job. It may be of a workbench that derived other jobs."""
+        known = record.options.get("runs", {})
+        if set(known) == {job.label for job in jobs} == {step.stage for step in record.steps}:
+            return record
+        inner = {job.label: known.get(job.label) or self._hub.clock.ulid() for job in jobs}
+        steps = tuple(StepRecord(job.label, why=job.why) for job in jobs)
+        return replace(record, steps=steps, options={**record.options, "runs": inner})
+
     def _several(self, run: Ulid, record: RunRecord, jobs: Sequence[Job], trigger: str) -> RunRecord:
         folder = RunFolder.of(self._hub.repository, run)
-        if record.state is State.RUNNING:
-            record = self._abandoned(record)
+        record = records.abandon_if_dead(self._hub.repository, record, self._hub.clock)
+        if record.state in FINAL:
+            return record
+        record = self._fitting(record, jobs)
         if record.state is State.ABANDONED:
             record = record.to(State.QUEUED)
         fresh = tuple(StepRecord(step.stage, why=step.why) for step in record.steps)
@@ -159,19 +213,17 @@ class PushRun:
         data = self._hub.repository.runs.read(run, RECORD)
         return RunRecord.from_bytes(data) if data is not None else None
 
-    def _abandoned(self, record: RunRecord) -> RunRecord:
-        """A run whose worker died: what that left running is ended."""
-        folder, now_ms = RunFolder.of(self._hub.repository, record.id), self._hub.clock.now_ms()
-        if not folder.is_held():  # else ``held`` refuses
-            folder.clear()
-        for step in record.steps:
-            if step.state is State.RUNNING:
-                record = record.with_step(step.to(State.ABANDONED, ended_ms=now_ms))
-        return record.to(State.ABANDONED, ended_ms=now_ms, error="its worker ended without a word")
-
     def _save(self, record: RunRecord) -> RunRecord:
         self._hub.repository.runs.write(record.id, {RECORD: record.to_bytes()})
         return record
+
+
+def _failed(record: RunRecord, now_ms: int, error: Exception) -> RunRecord:
+    if record.state is State.ABANDONED:
+        record = record.to(State.QUEUED)
+    if record.state is State.QUEUED:
+        record = record.to(State.RUNNING, started_ms=now_ms)
+    return record.to(State.FAILED, ended_ms=now_ms, error=" ".join(str(error).split("\n")))
 
 
 class _Events:

@@ -11,13 +11,14 @@ import os
 import select
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.domain import refs
-from workbench.domain.errors import Conflict, WorkbenchError, WorldError
+from workbench.domain.errors import Conflict, UserError, WorkbenchError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.push import PushOptions
@@ -33,6 +34,7 @@ from workbench.hub.intents import Intent
 from workbench.hub.planning import Derivation, Job, started_by
 from workbench.hub.push_run import PushRun
 from workbench.hub.queue import PendingPush
+from workbench.hub.standing import Standing
 from workbench.pipeline import records
 
 IDLE_S = 600.0
@@ -75,9 +77,11 @@ def worker_is_alive(hub: Hub) -> bool:
 def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
     """Be the worker until nothing came for ``idle_s`` seconds; how many pushes were handled.
 
-    A push that comes between the last look and letting go of the lock is seen by the look after it.
+    A push that comes between the last look and letting go of the lock is seen by the look after it. A worker whose hub
+    was moved, or whose code was replaced, ends between two pushes; another one goes on.
     """
     hub.layout.create()
+    standing = Standing.now(hub.layout.git_dir)
     num = 0
     while True:
         with only_worker(hub) as mine:
@@ -86,7 +90,7 @@ def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
             with _wake_pipe(hub.layout.worker_wake) as wake:
                 records.abandon_dead(hub.repository, hub.clock)
                 worker = Worker(hub)
-                while True:
+                while standing.holds():
                     done = worker.handle_all()
                     num += done
                     if done:
@@ -96,7 +100,12 @@ def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
                             time.sleep(QUIET_S)
                     elif not worker.is_stuck:
                         break
+        if not standing.is_in_place():  # what is to be done is in the folder that was moved: its next worker sees it
+            return num
         if not pending_pushes(hub):
+            return num
+        if not standing.holds():  # the package was upgraded
+            hub.start_worker()
             return num
 
 
@@ -162,7 +171,7 @@ class Worker:
                     quiet.update({move.ref: move.new for move in push.moves})
                     if push.intent:
                         self.hub.intents.remove(push.intent.run)
-            except (WorkbenchError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  (the edge: a bug with one push must not stop all that come after it)
                 if not self._give_up(push, error):
                     self.is_stuck = True
                     break
@@ -219,7 +228,7 @@ class Worker:
             quiet.clear()
             self._handled(PendingPush(moves, None), "nothing to run", {})
 
-    def _handled(self, push: PendingPush, why: str, evidence: dict[str, object]) -> None:
+    def _handled(self, push: PendingPush, why: str, evidence: Mapping[str, object]) -> None:
         refs = {move.ref: move.new for move in push.moves}
         self.hub.repository.ledger.change(
             Action.HANDLED, (), who=self.hub.who, why=why, evidence={**evidence, "refs": refs}
@@ -228,13 +237,20 @@ class Worker:
             self.hub.intents.remove(push.intent.run)
 
     def _give_up(self, push: PendingPush, error: Exception) -> bool:
-        """After some tries a push whose work cannot even be begun is recorded as handled, with the reason."""
+        """After some tries a push whose work cannot even be begun has failed: its run and the ledger say why."""
         tries = self._tries[push.moves] = self._tries.get(push.moves, 0) + 1
         print(f"{time.strftime('%FT%T')} worker: {error}", file=sys.stderr, flush=True)
-        if isinstance(error, WorldError | OSError | Conflict) and tries < MAX_TRIES:
+        if not isinstance(error, WorkbenchError | OSError):
+            traceback.print_exception(error)
+        may_pass = isinstance(error, Conflict) or not isinstance(error, UserError)
+        if may_pass and tries < MAX_TRIES:
             return False
         try:
-            self._handled(push, f"could not be run: {error}", {"state": State.FAILED.value})
+            intent = push.intent or self._described(push)
+            record = PushRun(self.hub, self._derivation).give_up(intent.run, error)
+            evidence = {"run": record.id, "state": record.state.value, "error": str(error)}
+            self._handled(push, f"run {record.id} {record.state}, given up: {error}", evidence)
+            self.hub.intents.remove(intent.run)
         except (WorkbenchError, OSError):
             return False
         return True

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ from workbench.ports.work import Clock
 
 RECORD = "run.json"
 EVENTS = "events.jsonl"
+LOOKERS = 3  # who only looks whether a run is held holds it for a moment as well
+HOLD_TRIES = 1000  # to lock a run while others clear its folder
 RECENT = 30  # runs that are searched for a checkpoint or a dead walker
 
 
@@ -70,6 +74,13 @@ def recent(repository: Repository, limit: int = RECENT) -> Iterator[RunRecord]:
                 yield RunRecord.from_bytes(data)
 
 
+class Walked(Conflict):
+    """Another walker holds the run."""
+
+    def __init__(self, run: str) -> None:
+        super().__init__(f"run {run} is being walked already", "follow it: workbench runs tail")
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The private folder of one run."""
@@ -90,16 +101,44 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run for this walker; Conflict when another one walks it. The kernel lets go when we die."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "lock", "wb") as lock:
+        """Hold the run for this walker; Walked when another one walks it. The kernel lets go when we die."""
+        busy = 0
+        for _ in range(HOLD_TRIES):
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Conflict(
-                    f"run {self.path.name} is being walked already", "follow it: workbench runs tail"
-                ) from None
-            yield
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock = open(self.path / "lock", "wb")  # noqa: SIM115 (closed below)
+            except (FileNotFoundError, FileExistsError):  # the folder was cleared just now
+                continue
+            with lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    busy += 1
+                    if busy > LOOKERS:
+                        raise Walked(self.path.name) from None
+                    time.sleep(0.005)
+                    continue
+                if self._is_lock(lock.fileno()):
+                    try:
+                        yield
+                    finally:
+                        self._leave()
+                    return
+        raise Walked(self.path.name)
+
+    def _leave(self) -> None:
+        """Remove the folder where it was cleared: the lock last, while it is still ours."""
+        with suppress(OSError):
+            if os.listdir(self.path) == ["lock"]:
+                (self.path / "lock").unlink()
+                self.path.rmdir()
+
+    def _is_lock(self, fd: int) -> bool:
+        """Whether this open file still is the lock: its folder may have been cleared before we had it."""
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(self.path / "lock"))
+        except FileNotFoundError:
+            return False
 
     def is_held(self) -> bool:
         try:
@@ -119,48 +158,74 @@ class RunFolder:
         return (self.path / "cancel").exists()
 
     def clear(self) -> None:
-        """End what a dead walker left running, and remove everything."""
+        """End what a dead walker left running, and remove everything but the lock. Only for who holds the run."""
         for step in sorted(self.path.glob("step/*")):
             end_noted(step / "process.json")
             end_strays(str(step / "scratch"))
-        remove_tree(self.path)
+        for path in self.path.iterdir() if self.path.is_dir() else ():
+            if path.is_dir() and not path.is_symlink():
+                remove_tree(path)
+            elif path.name != "lock":
+                path.unlink(missing_ok=True)
 
 
 def request_cancel(repository: Repository, run: Ulid) -> RunRecord:
     """Ask the walker of a run to stop; a queued run ends at once. Conflict when it has ended."""
-    record = read_record(repository, run)
-    if record.state in FINAL:
-        raise Conflict(f"run {run} has {record.state} already", "there is nothing to cancel")
+    read_record(repository, run)
     folder = RunFolder.of(repository, run)
-    if record.state is State.RUNNING and folder.is_held():
+    try:
+        with folder.held():  # so that nobody begins to walk it meanwhile
+            record = read_record(repository, run)
+            if record.state in FINAL:
+                folder.clear()
+                raise Conflict(f"run {run} has {record.state} already", "there is nothing to cancel")
+            if record.state is State.RUNNING:
+                record = record.to(State.ABANDONED)
+            if record.state is State.ABANDONED:
+                record = record.to(State.QUEUED)
+            record = record.to(State.CANCELLED)
+            repository.runs.write(run, {RECORD: record.to_bytes()})
+            folder.clear()
+            return record
+    except Walked:
         folder.ask_to_stop()
+        record = read_record(repository, run)
+        if record.state in FINAL:  # it ended meanwhile
+            folder.clear()
         return record
-    if record.state is State.RUNNING:
-        record = record.to(State.ABANDONED)
-    if record.state is State.ABANDONED:
-        record = record.to(State.QUEUED)
-    record = record.to(State.CANCELLED)
-    repository.runs.write(run, {RECORD: record.to_bytes()})
-    folder.clear()
-    return record
 
 
 def abandon_dead(repository: Repository, clock: Clock) -> Sequence[RunRecord]:
     """Mark runs whose walker died as abandoned, and end what they left running."""
-    found = []
-    for record in recent(repository):
-        folder = RunFolder.of(repository, record.id)
-        if record.state is not State.RUNNING or folder.is_held():
-            continue
-        folder.clear()
-        now_ms = clock.now_ms()
-        for step in record.steps:
-            if step.state is State.RUNNING:
-                record = record.with_step(step.to(State.ABANDONED, ended_ms=now_ms))
-        record = record.to(State.ABANDONED, ended_ms=now_ms, error="its walker ended without a word")
-        repository.runs.write(record.id, {RECORD: record.to_bytes()})
-        found.append(record)
-    return found
+    running = [record for record in recent(repository) if record.state is State.RUNNING]
+    after = [abandon_if_dead(repository, record, clock) for record in running]
+    return [record for record in after if record.state is State.ABANDONED]
+
+
+def abandon_if_dead(repository: Repository, record: RunRecord, clock: Clock) -> RunRecord:
+    """The record as it stands, abandoned (or cancelled, if that was asked for) where it said ``running`` and nobody
+    walks it."""
+    folder = RunFolder.of(repository, record.id)
+    if record.state is not State.RUNNING or folder.is_held():
+        return record
+    try:
+        with folder.held():  # so that nobody begins to walk it meanwhile
+            record = read_record(repository, record.id)
+            if record.state is not State.RUNNING:
+                return record
+            asked = folder.is_asked_to_stop()
+            folder.clear()
+            now_ms = clock.now_ms()
+            for step in record.steps:
+                if step.state is State.RUNNING:
+                    record = record.with_step(step.to(State.ABANDONED, ended_ms=now_ms))
+            record = record.to(State.ABANDONED, ended_ms=now_ms, error="its walker ended without a word")
+            if asked:
+                record = record.to(State.QUEUED).to(State.CANCELLED, error="it was asked to stop, and its walker ended")
+            repository.runs.write(record.id, {RECORD: record.to_bytes()})
+    except Walked:
+        return record
+    return record
 
 
 def find_checkpoints(repository: Repository, stage: str, key: str) -> Sequence[Ulid]:

@@ -18,14 +18,14 @@ from workbench.domain.errors import WorkbenchError, WorldError
 from workbench.domain.events import Progress
 from workbench.domain.ids import ObjectId, Ulid
 from workbench.domain.refs import Kind
-from workbench.domain.run import RunRecord, State, StepRecord
+from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.domain.stage import StageSpec
 from workbench.pipeline import watch
 from workbench.pipeline.definition import load
 from workbench.pipeline.leftovers import remove_tree
 from workbench.pipeline.plan import Mode, Planner, StepPlan
 from workbench.pipeline.publish import publish
-from workbench.pipeline.records import EVENTS, RECORD, RunFolder, log_path, queued, read_record
+from workbench.pipeline.records import EVENTS, RECORD, RunFolder, abandon_if_dead, log_path, queued, read_record
 from workbench.pipeline.step import Listener, StepRun, Stopped
 from workbench.ports.store import Artifact, Repository
 from workbench.ports.work import Clock
@@ -62,8 +62,9 @@ def run_pipeline(
 def resume(
     repository: Repository, run: Ulid, specs: Sequence[StageSpec], settings: Settings, *, clock: Clock
 ) -> RunRecord:
-    """Walk a queued or abandoned run; for one that failed or was cancelled, a new run of the same work."""
-    record = read_record(repository, run)
+    """Walk a queued or abandoned run, also one whose walker died just now; for one that failed or was cancelled, a new
+    run of the same work."""
+    record = abandon_if_dead(repository, read_record(repository, run), clock)
     definition = load(repository.objects, ObjectId(record.source), record.subject, specs)
     planner = Planner(repository, definition, ObjectId(record.source))
     mode = Mode.from_json(record.options["mode"])
@@ -119,6 +120,10 @@ class Walk:
         self._record, self._folder = record, RunFolder.of(self.repository, record.id)
         selected = self.planner.selected(self.mode)
         with self._folder.held():
+            ended_meanwhile = self._ended_meanwhile()
+            if ended_meanwhile is not None:
+                self._folder.clear()
+                return ended_meanwhile
             try:
                 self._begin(selected)
                 ended = self._steps(selected)
@@ -132,6 +137,12 @@ class Walk:
                 ended = self._fail(error)
             self._folder.clear()
             return ended
+
+    def _ended_meanwhile(self) -> RunRecord | None:
+        """The record, where another walker has taken the run to its end since it was read."""
+        data = self.repository.runs.read(self._record.id, RECORD)
+        record = RunRecord.from_bytes(data) if data is not None else None
+        return record if record is not None and record.state in FINAL else None
 
     def _begin(self, selected: frozenset[str]) -> None:
         record = self._record if self._record.state is not State.ABANDONED else self._record.to(State.QUEUED)

@@ -1,0 +1,304 @@
+"""What is pushed is run, or its run says why not: walked by hand meanwhile, wrong, met by a bug, derived by another
+release of the workbench."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from workbench.app import pipelines
+from workbench.app.wiring import open_repository
+from workbench.domain.ids import Ulid, make_ulid
+from workbench.domain.run import RunRecord, State
+from workbench.hub import runs
+from workbench.hub.worker import MAX_TRIES
+from workbench.pipeline import watch
+from workbench.pipeline.records import RECORD, RunFolder, Walked
+
+Files = Callable[..., dict[str, str]]
+CANARY = "refs/workbench/channels/canary"
+
+
+# --- a run that someone walks by hand ---------------------------------------------------------------------------------
+
+
+def walked_by_hand(desk: Any, run: Ulid, gate: Path) -> threading.Thread:
+    """`workbench run --resume RUN` in the hub, as far as the gate."""
+
+    def walk() -> None:
+        with open_repository(desk.under_test.path) as repository:
+            pipelines.resume(repository, run, who="Bob <bob@localhost>", workers=1, watcher=watch.Silent())
+
+    reached = gate.with_name(gate.name + ".reached")
+    reached.unlink()
+    thread = threading.Thread(target=walk)
+    thread.start()
+    desk.under_test.until(reached.exists)
+    return thread
+
+
+def test_the_worker_waits_for_a_run_that_is_walked_by_hand_and_goes_on_from_its_end(
+    desk: Any, toy_files: Files, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    tip = desk.under_test.edit(toy_files(f"wait for {gate}"))
+    run = desk.told(desk.under_test.push("-o", "promote=canary", "main"))
+    desk.killed_in_the_middle(gate)
+    by_hand = walked_by_hand(desk, run, gate)
+    worker = desk.worker()
+    looks = threading.Thread(target=lambda: [worker.handle_all() for _ in range(MAX_TRIES + 1)])
+    looks.start()
+    looks.join(1.0)
+    assert looks.is_alive(), "however often it would look, it does not give up"
+    assert len(desk.waiting()) == 1
+    gate.touch()
+    by_hand.join()
+    looks.join()
+    assert [(record.id, record.state) for record in desk.runs()] == [(run, State.SUCCEEDED)]
+    assert desk.repository.refs.get(CANARY) == tip, "what was asked for is done"
+    assert desk.repository.ledger.head().evidence["state"] == "succeeded"
+    assert desk.waiting() == []
+
+
+def test_a_job_that_is_walked_by_hand_does_not_cost_the_other_jobs_of_its_push(
+    desk: Any, toy_files: Files, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    desk.under_test.edit({**toy_files(f"wait for {gate}"), "agents/a.py": "x = 1\n"})
+    run = desk.told(desk.under_test.push("main"))
+    desk.killed_in_the_middle(gate)
+    job = Ulid(runs.show_run(desk.repository, run).options["runs"]["pipeline toy"])
+    by_hand = walked_by_hand(desk, job, gate)
+    looks = threading.Thread(target=desk.work)
+    looks.start()
+    looks.join(1.0)
+    gate.touch()
+    by_hand.join()
+    looks.join()
+    record = runs.show_run(desk.repository, run)
+    assert record.state is State.SUCCEEDED
+    assert {step.state for step in record.steps} == {State.SUCCEEDED}
+    assert desk.artifacts() == ["raw/toy/v1.0.0", "release/toy/v1.0.0"]
+
+
+def begun_here(record: RunRecord, step: str) -> bool:
+    return record.pid == os.getpid() and record.step(step).state is State.RUNNING
+
+
+def test_cancelling_the_push_ends_a_job_that_is_walked_by_hand(desk: Any, toy_files: Files, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    desk.under_test.edit({**toy_files(f"wait for {gate}"), "agents/a.py": "x = 1\n"})
+    run = desk.told(desk.under_test.push("main"))
+    desk.killed_in_the_middle(gate)
+    job = Ulid(runs.show_run(desk.repository, run).options["runs"]["pipeline toy"])
+    by_hand = walked_by_hand(desk, job, gate)
+    looks = threading.Thread(target=desk.work)
+    looks.start()
+    desk.under_test.until(lambda: begun_here(runs.show_run(desk.repository, run), "pipeline toy"))
+    desk.cancel(run)
+    by_hand.join()
+    looks.join()
+    assert runs.show_run(desk.repository, run).state is State.CANCELLED
+    assert runs.show_run(desk.repository, job).state is State.CANCELLED
+    assert desk.artifacts() == []
+
+
+def test_a_cancel_that_the_walker_did_not_live_to_see_is_not_forgotten(
+    desk: Any, toy_files: Files, tmp_path: Path
+) -> None:
+    desk.under_test.edit(toy_files(f"wait for {tmp_path}/gate"))
+    run = desk.told(desk.under_test.push("main"))
+    desk.killed_in_the_middle(tmp_path / "gate")
+    RunFolder.of(desk.repository, run).ask_to_stop()  # as `runs cancel` did while it lived
+    (tmp_path / "gate").touch()
+    desk.work()
+    assert [record.state for record in desk.runs()] == [State.CANCELLED]
+    assert desk.artifacts() == []
+    assert desk.waiting() == []
+
+
+def test_who_holds_a_run_holds_it_alone_though_others_clear_its_folder(desk: Any) -> None:
+    """Where each clears what it believes dead, two may come to hold a lock of one name."""
+    folder = RunFolder.of(desk.repository, make_ulid(1, bytes(10)))
+    inside: list[int] = []
+    most: list[int] = []
+
+    def hold(number: int) -> None:
+        for _ in range(200):
+            try:
+                with folder.held():
+                    inside.append(number)
+                    most.append(len(inside))
+                    folder.clear()
+                    inside.remove(number)
+            except Walked:
+                continue
+
+    threads = [threading.Thread(target=hold, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) == {1}
+
+
+# --- work that cannot be begun ----------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_derived_has_failed_and_its_run_and_the_ledger_say_why(desk: Any, toy_files: Files) -> None:
+    """A wrong pipeline that no policy has seen: it was there before the hub had one."""
+    hub = desk.under_test
+    tip = hub.edit({"ci/pipelines/toy.toml": "format = 99\n"})
+    hub.git("fetch", "-q", str(hub.clone), "main:main", folder=hub.path)
+    assert desk.work() == 1
+    [record] = desk.runs()
+    assert record.state is State.FAILED
+    assert "format" in record.error
+    entry = desk.repository.ledger.head()
+    assert entry.evidence == {
+        "run": record.id,
+        "state": "failed",
+        "error": entry.evidence["error"],
+        "refs": {"refs/heads/main": tip},
+    }
+    assert desk.waiting() == []
+    assert not list(desk.host.layout.intents.iterdir())
+    hub.edit(toy_files())
+    run = desk.told(hub.push("main"))
+    desk.work()
+    assert runs.show_run(desk.repository, run).state is State.SUCCEEDED
+
+
+def test_a_bug_with_one_push_is_told_by_its_run_and_stops_none_that_come_after_it(
+    toy_desk: Any, toy_files: Files
+) -> None:
+    hub = toy_desk.under_test
+    hub.edit(toy_files("one"))
+    first = toy_desk.told(hub.push("main"))
+    hub.edit(toy_files("two"))
+    second = toy_desk.told(hub.push("main"))
+    worker = toy_desk.worker()
+    derive = worker._jobs
+
+    def fails(push: Any, options: Any) -> Any:
+        if push.intent.run == first:
+            raise KeyError("a bug of ours")
+        return derive(push, options)
+
+    worker._jobs = fails
+    for _ in range(MAX_TRIES - 1):
+        assert worker.handle_all() == 0
+        assert len(toy_desk.waiting()) == 2
+    assert worker.handle_all() == 2
+    states = {record.id: record for record in toy_desk.runs()}
+    assert states[first].state is State.FAILED
+    assert "a bug of ours" in states[first].error
+    assert states[second].state is State.SUCCEEDED
+
+
+def test_a_promotion_that_is_never_won_leaves_the_run_as_it_ended_and_says_so(toy_desk: Any, toy_files: Files) -> None:
+    toy_desk.under_test.edit(toy_files("new"))
+    run = toy_desk.told(toy_desk.under_test.push("-o", "promote=canary", "main"))
+    worker = toy_desk.worker()
+
+    def lose(*_: Any) -> None:
+        raise OSError("the disk is full")
+
+    worker._promote = lose
+    for _ in range(MAX_TRIES):
+        worker.handle_all()
+    assert runs.show_run(toy_desk.repository, run).state is State.SUCCEEDED
+    entry = toy_desk.repository.ledger.head()
+    assert entry.why == f"run {run} succeeded, given up: the disk is full"
+    assert entry.evidence["error"] == "the disk is full"
+
+
+# --- records that another release of the workbench began --------------------------------------------------------------
+
+
+def test_a_push_whose_jobs_were_called_otherwise_is_taken_up(desk: Any, toy_files: Files, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    desk.under_test.edit({**toy_files(f"wait for {gate}"), "agents/a.py": "x = 1\n"})
+    run = desk.told(desk.under_test.push("main"))
+    desk.killed_in_the_middle(gate)
+    record = runs.show_run(desk.repository, run)
+    pipeline = record.options["runs"]["pipeline toy"]
+    save(
+        desk,
+        replace(
+            record,
+            state=State.RUNNING,
+            steps=tuple(replace(step, stage=step.stage.replace("tier micro", "tests")) for step in record.steps),
+            options={"runs": {"tests": record.options["runs"]["tier micro"], "pipeline toy": pipeline}},
+        ),
+    )
+    gate.touch()
+    assert desk.work() == 1
+    after = runs.show_run(desk.repository, run)
+    assert after.state is State.SUCCEEDED
+    assert [step.stage for step in after.steps] == ["tier micro", "pipeline toy"]
+    assert after.options["runs"]["pipeline toy"] == pipeline, "what it has in common it keeps"
+
+
+def test_one_job_that_has_become_several_and_several_that_have_become_one_are_taken_up(
+    desk: Any, toy_files: Files
+) -> None:
+    hub = desk.under_test
+    hub.edit({**toy_files(), "agents/a.py": "x = 1\n"})
+    grown = desk.told(hub.push("main"))
+    save(desk, RunRecord(grown, "tier", "micro", "", "push", state=State.ABANDONED))
+    hub.edit(toy_files("two"))
+    shrunk = desk.told(hub.push("main"))
+    save(desk, RunRecord(shrunk, "push", "two of them", "", "push", state=State.ABANDONED))
+    assert desk.work() == 2
+    for run in (grown, shrunk):
+        record = runs.show_run(desk.repository, run)
+        assert (record.kind, record.state) == ("push", State.SUCCEEDED)
+
+
+def save(desk: Any, record: RunRecord) -> None:
+    desk.repository.runs.write(record.id, {RECORD: record.to_bytes()})
+
+
+# --- several versions in one push -------------------------------------------------------------------------------------
+
+
+def test_each_version_of_a_push_is_tested_in_full(desk: Any) -> None:
+    """More than three tags at once start nothing elsewhere; here each commit that gets a version gets its tier."""
+    hub = desk.under_test
+    commits = []
+    for number in range(4):
+        commits.append(hub.edit({"agents/a.py": f"x = {number}\n"}))
+        hub.tag(f"v1.{number}.0")
+    hub.tag("v1.4.0")
+    names = [f"v1.{number}.0" for number in range(5)]
+    pushed = hub.push("main", *names)
+    run = desk.told(pushed)
+    assert "tier full of v1.0.0: version v1.0.0 was pushed" in pushed.text
+    assert "tier full of v1.4.0: versions v1.3.0, v1.4.0 were pushed" in pushed.text
+    desk.work()
+    record = runs.show_run(desk.repository, run)
+    assert record.state is State.SUCCEEDED
+    inner = [runs.show_run(desk.repository, Ulid(each)) for each in record.options["runs"].values()]
+    assert sorted(each.source for each in inner) == sorted(commits)
+    assert {each.subject for each in inner} == {"full"}
+
+
+def test_a_channel_does_not_move_when_one_version_of_the_push_fails_its_tier(desk: Any) -> None:
+    hub = desk.under_test
+    for number, text in enumerate(("def (", "x = 1")):
+        hub.edit({"agents/a.py": f"{text}\n"})
+        hub.tag(f"v1.{number}.0")
+    run = desk.told(hub.push("-o", "promote=canary", "main", "v1.0.0", "v1.1.0"))
+    desk.work()
+    record = runs.show_run(desk.repository, run)
+    assert record.state is State.FAILED
+    assert {step.stage: step.state for step in record.steps} == {
+        "tier full of v1.0.0": State.FAILED,
+        "tier full of v1.1.0": State.SUCCEEDED,
+    }
+    assert desk.repository.refs.get(CANARY) is None
