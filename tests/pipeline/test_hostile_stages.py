@@ -13,6 +13,7 @@ import pytest
 from workbench.domain.errors import StageFailed, UserError
 from workbench.pipeline import output, watch
 from workbench.pipeline.leftovers import end_strays, remove_tree
+from workbench.pipeline.plan import Mode
 from workbench.pipeline.records import log_path
 from workbench.pipeline.walk import Settings
 
@@ -270,12 +271,27 @@ def test_code_that_is_not_committed_is_named_before_anything_runs(toy) -> None:
         toy.planner.plan()
 
 
-def test_a_stage_cannot_change_its_inputs_for_others(toy) -> None:
-    toy.replace(
-        "tools/count.py",
-        "words = (raw",
-        "(raw / 'words.txt').chmod(0o644)\n(raw / 'words.txt').write_text('z')\nwords = (raw",
-    )
-    toy.run()
-    record = toy.run(type(toy.planner.plan().mode)(force=True))
+SPOILT = {
+    "writes into a file": "(raw / 'words.txt').chmod(0o644)\n(raw / 'words.txt').write_text('z')\n",
+    "replaces a file": "os.chmod(raw, 0o755)\nos.unlink(raw / 'words.txt')\n(raw / 'words.txt').write_text('zzz')\n",
+    "removes a file": "os.chmod(raw, 0o755)\nos.unlink(raw / 'words.txt')\n",
+    "adds a file": "os.chmod(raw, 0o755)\n(raw / 'more.txt').write_text('z')\n",
+    "adds a folder": "os.chmod(raw, 0o755)\n(raw / 'more').mkdir()\n",
+    "puts a link": "os.chmod(raw, 0o755)\nos.unlink(raw / 'words.txt')\nos.symlink('/etc/passwd', raw / 'words.txt')\n",
+    "removes all": "import shutil\nos.chmod(raw.resolve(), 0o755)\nshutil.rmtree(raw.resolve())\n",
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_stage_cannot_change_its_inputs_for_others(toy, how: str) -> None:
+    look = "import os\nseen = sorted(p.name for p in raw.iterdir())\nwords = (raw / 'words.txt').read_text().split()\n"
+    toy.replace("tools/count.py", 'words = (raw / "words.txt").read_text().split()\n', look + SPOILT[how])
+    toy.replace("tools/count.py", "end(output, {", "end(output, {'seen': len(seen), ")
+    first = toy.run()
+    assert first.error == ""
+    record = toy.run(Mode(force=True))
+    assert record.error == ""
     assert toy.read(record.step("words").artifact, "words.txt") == "a\na\nb\nc"
+    again = toy.run(Mode(only="count", force=True))
+    assert again.step("count").artifact == first.step("count").artifact  # the same tree
+    assert toy.artifact(first.step("count").artifact).manifest.counts == {"distinct": 3, "seen": 1}

@@ -85,6 +85,31 @@ def test_a_changed_or_lost_file_is_made_again(repository: Any, artifact: Any, wh
         assert stat.S_IMODE(path.stat().st_mode) == 0o444
 
 
+@pytest.mark.parametrize("what", ["file", "file below", "folder", "folder below", "link", "link for a folder"])
+def test_what_somebody_put_into_a_folder_is_not_there_the_next_time(
+    repository: Any, artifact: Any, tmp_path: Path, what: str
+) -> None:
+    """A stage that runs as the cache's owner can; whoever reads the same version next must not see it."""
+    folder = repository.cache.folder(artifact)
+    before = sorted(folder.rglob("*"))
+    for each in (folder, folder / "sub"):
+        each.chmod(0o755)
+    place = folder / "sub" if what.endswith("below") else folder
+    if what.startswith("file"):
+        (place / "more").write_text("x")
+    elif what.startswith("folder"):
+        (place / "more").mkdir()
+    elif what == "link":
+        (folder / "more").symlink_to("/etc/passwd")
+    else:
+        (folder / "sub").rename(tmp_path / "sub")
+        (folder / "sub").symlink_to(tmp_path / "sub")
+    again = repository.cache.folder(artifact)
+    assert sorted(again.rglob("*")) == before
+    assert not (again / "sub").is_symlink()
+    assert repository.cache.folder(artifact).stat().st_ino == again.stat().st_ino  # and it is not made a third time
+
+
 def test_rot_that_leaves_no_trace_is_found_by_hashing(repository: Any, artifact: Any) -> None:
     path = repository.cache.file(artifact, "a.bin")
     folder = repository.cache.folder(artifact)
@@ -210,3 +235,4 @@ def test_the_folder_is_the_setting_or_the_xdg_place() -> None:
     assert default_folder({"WORKBENCH_CACHE_DIR": "/a", "HOME": "/h"}) == Path("/a")
     assert default_folder({"XDG_CACHE_HOME": "/x", "HOME": "/h"}) == Path("/x/workbench/payload")
     assert default_folder({"HOME": "/h"}) == Path("/h/.cache/workbench/payload")
+    assert default_folder({"HOME": "/h", "XDG_CACHE_HOME": "not/absolute"}) is None

@@ -23,7 +23,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +40,12 @@ _MTIME_NS = 1_000_000_000  # of every file that is whole: writing to it changes 
 _DRAFT_MAX_AGE_S = 24 * 3600
 
 
-def default_folder(environ: Mapping[str, str]) -> Path:
-    """``$WORKBENCH_CACHE_DIR``, or the XDG place."""
+def default_folder(environ: Mapping[str, str]) -> Path | None:
+    """``$WORKBENCH_CACHE_DIR``, or the XDG place; None for a user without a home."""
     if own := environ.get("WORKBENCH_CACHE_DIR"):
         return Path(own)
     base = environ.get("XDG_CACHE_HOME") or os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache")
-    return Path(base) / "workbench" / "payload"
+    return Path(base) / "workbench" / "payload" if os.path.isabs(base) else None
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class PayloadCache:
     # --- folders ------------------------------------------------------------------------------------------------------
 
     def _folder_usable(self, target: Path, files: tuple[FileEntry, ...]) -> bool:
-        if target.is_symlink() or not target.is_dir():
+        if target.is_symlink() or not target.is_dir() or not _holds_no_more_than(target, files):
             return False
         booted = _boot_time()
         for entry in files:
@@ -357,6 +357,27 @@ def _untouched(status: os.stat_result, size: int) -> bool:
         and status.st_mtime_ns == _MTIME_NS
         and not status.st_mode & 0o222
     )
+
+
+def _holds_no_more_than(target: Path, files: Sequence[FileEntry]) -> bool:
+    """Whether nobody has put anything among the files: they are read-only, but not for who owns them."""
+    room = {"": 0}
+    for entry in files:
+        parts = entry.path.split("/")
+        for depth in range(len(parts)):
+            folder = "/".join(parts[:depth])
+            room.setdefault(folder, 0)
+        room["/".join(parts[:-1])] += 1
+    for folder in room:
+        if folder:
+            room[folder.rpartition("/")[0]] += 1
+    try:
+        return all(
+            not (target / folder).is_symlink() and len(os.listdir(target / folder)) <= most
+            for folder, most in room.items()
+        )
+    except OSError:
+        return False
 
 
 def _link(source: Path, target: Path) -> None:
