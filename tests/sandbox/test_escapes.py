@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from workbench.ports.sandbox import Job, Limits, Outcome
+from workbench.sandbox.slots import sweep
 
 SHELL = {
     "read a home folder": "ls /root /home/* && echo ESCAPED",
@@ -239,6 +240,44 @@ def test_the_tree_dies_with_its_launcher(tmp_path: Path):
     finally:
         launcher.send_signal(signal.SIGKILL)
         launcher.wait()
+    deadline = time.monotonic() + 10
+    while survivors(mark) and time.monotonic() < deadline:
+        pass
+    assert survivors(mark) == []
+
+
+def test_no_jail_is_left_by_a_launcher_that_is_killed_while_it_starts_one():
+    """bubblewrap asks to be ended with its launcher only after it has started: no job may begin unwatched before, and
+    what waits for a builder that is gone is ended by the next process that uses the sandbox."""
+    import subprocess
+    import sys
+
+    mark = f"early{os.getpid()}"
+    source = f"""
+import os, sys, time
+from workbench.ports.sandbox import Job, Limits
+from workbench.sandbox import supervise
+from workbench.sandbox.bubblewrap import Bubblewrap
+if Bubblewrap().probe():
+    sys.exit(77)
+spawn = supervise._spawn
+def spawn_and_die(*arguments):
+    process = spawn(*arguments)
+    end = time.perf_counter() + float(sys.argv[1]) / 1000
+    while time.perf_counter() < end:
+        pass
+    os.kill(os.getpid(), 9)
+supervise._spawn = spawn_and_die
+Bubblewrap().run(Job(argv=["sh", "-c", "sleep 50; true", {mark!r}], limits=Limits(wall_s=50)))
+"""
+    launchers = [subprocess.Popen([sys.executable, "-c", source, str(ms)]) for ms in (0, 1, 2, 3, 4, 5, 6, 8, 10, 15)]
+    if 77 in [launcher.wait() for launcher in launchers]:
+        pytest.skip("no sandbox on this machine")
+    deadline = time.monotonic() + 10
+    while [p for p in survivors(mark) if p.name() != "bwrap"] and time.monotonic() < deadline:
+        pass
+    assert [p for p in survivors(mark) if p.name() != "bwrap"] == []
+    sweep()
     deadline = time.monotonic() + 10
     while survivors(mark) and time.monotonic() < deadline:
         pass

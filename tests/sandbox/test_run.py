@@ -146,6 +146,22 @@ def test_a_collected_name_is_never_read_by_the_shell(sandbox):
             sandbox.run(Job(argv=["true"], collect=[name]))
 
 
+@pytest.mark.parametrize("argv", [[], [""], ["A=b", "id"], ["a\0b"]])
+def test_a_command_that_is_none_is_refused(sandbox, argv: list[str]):
+    with pytest.raises(UserError):
+        sandbox.run(Job(argv=argv))
+
+
+def test_an_odd_program_name_is_a_name_and_no_option(sandbox):
+    for name in ("-u", "--help", "-c"):
+        assert sandbox.run(Job(argv=[name])).exit_code == 127
+
+
+def test_what_the_jail_s_own_shell_has_to_say_is_no_word_of_the_job_s(sandbox):
+    for collect in ([], ["x"]):
+        assert sandbox.run(Job(argv=["sh", "-c", "kill -SEGV $$"], collect=collect)).stderr == b""
+
+
 def test_an_unknown_toolchain_is_refused(sandbox):
     with pytest.raises(UserError, match="known is: rust"):
         sandbox.run(Job(argv=["true"], toolchain="cobol"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import socket
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,8 @@ from pathlib import Path
 
 from workbench.domain.errors import ToolMissing, UserError, WorldError
 from workbench.ports.sandbox import Job, Limits, SandboxResult
-from workbench.sandbox import requirements, staging, toolchain
+from workbench.sandbox import requirements, slots, staging, toolchain
 from workbench.sandbox.profile import Channels, Programs, command
-from workbench.sandbox.slots import FIRST_UID, slot
 from workbench.sandbox.supervise import Ending, supervise
 
 MAX_COLLECTED = 256
@@ -56,6 +56,7 @@ def _probe() -> str:
         if isinstance(found, str):
             return found
     try:
+        slots.sweep()
         result = _run(_PROBE)
     except (WorldError, OSError) as error:
         return requirements.explain(str(error))
@@ -73,10 +74,10 @@ def _parts() -> tuple[Programs, bytes]:
 def _run(job: Job) -> SandboxResult:
     _check(job)
     rust = _toolchain(job.toolchain)
-    with slot() as number:
-        uid = FIRST_UID + number if os.geteuid() == 0 else None
+    with slots.slot() as number:
+        uid = slots.FIRST_UID + number if os.geteuid() == 0 else None
         with staging.inputs(job, uid) as binds:
-            ending = _start(job, binds=binds, uid=uid, rust=rust)
+            ending = _start(job, binds=binds, uid=uid, mark=slots.mark(number), rust=rust)
     if not ending.started:
         message = ending.stderr.decode(errors="replace").strip()
         raise WorldError(f"the sandbox did not start: {message[:400]}", "`workbench doctor` says what is missing")
@@ -91,21 +92,25 @@ def _run(job: Job) -> SandboxResult:
     )
 
 
-def _start(job: Job, *, binds: Sequence[tuple[Path, str]], uid: int | None, rust: Path | None) -> Ending:
+def _start(job: Job, *, binds: Sequence[tuple[Path, str]], uid: int | None, mark: str, rust: Path | None) -> Ending:
     programs, filter_bytes = _parts()
     opened = [_sealed("filter", filter_bytes)]
     try:
         opened.append(_sealed("stdin", job.stdin) if job.stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
         status = os.pipe()
+        gate = socket.socketpair()
         collect = os.pipe() if job.collect else None
-        channels = Channels(filter=opened[0], status=status[1], collect=collect[1] if collect else -1)
+        channels = Channels(
+            filter=opened[0], status=status[1], gate=gate[1].fileno(), collect=collect[1] if collect else -1
+        )
         argv = command(
             job.argv, programs=programs, channels=channels, limits=job.limits, binds=binds, slot_uid=uid,
-            toolchain=rust, collect=job.collect,
+            slot_mark=mark, toolchain=rust, collect=job.collect,
         )  # fmt: skip
         return supervise(
-            argv, limits=job.limits, stdin=opened[1], status=status, collect=collect, collect_bytes=COLLECTED_BYTES,
-            pass_fds=[fd for fd in (channels.filter, channels.status, channels.collect) if fd >= 0],
+            argv, limits=job.limits, stdin=opened[1], status=status, gate=gate, collect=collect,
+            collect_bytes=COLLECTED_BYTES,
+            pass_fds=[fd for fd in (channels.filter, channels.status, channels.gate, channels.collect) if fd >= 0],
             is_stopped=job.is_stopped,
         )  # fmt: skip
     finally:
@@ -116,6 +121,8 @@ def _start(job: Job, *, binds: Sequence[tuple[Path, str]], uid: int | None, rust
 def _check(job: Job) -> None:
     if not job.argv or any("\0" in part for part in job.argv):
         raise UserError("a sandbox job needs a command", "give argv as a list of words without NUL")
+    if not job.argv[0] or "=" in job.argv[0]:
+        raise UserError(f"not the name of a program: {job.argv[0]!r}", "give the program first, and no assignment")
     if len(job.collect) > MAX_COLLECTED:
         raise UserError(f"a sandbox job may collect {MAX_COLLECTED} files, not {len(job.collect)}", "write an archive")
     for path in job.collect:

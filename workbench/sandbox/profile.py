@@ -16,15 +16,24 @@ INSIDE_ID = 65534  # nobody, as the job sees itself
 RUST = "/opt/rust"
 OUTPUT = "/out"
 
+# Nothing begins before the launcher has been told that the jail stands and has answered. bubblewrap asks the kernel to
+# be ended with its launcher only after it has started, so one that is killed in between would leave a jail that nobody
+# watches; its end of the gate is closed then, and the jail ends here. The job inherits neither gate nor channel.
+_GATE = 'gate=$1; shift; echo >&"$gate" && read -r -u "$gate" || exit 125; exec {gate}>&- {err}>&2 2>/dev/null; '
+
+_RUN = '/usr/bin/env -u SHLVL -u _ -- "$@" 2>&"$err" {err}>&-'  # without the shell's own variables
+
 # A shell is the namespace's first process: it reaps orphans, cannot be signalled from within, and when it ends the
 # kernel ends all the others. (bubblewrap's own reaper is left to the machine's init, as a zombie that still counts as a
-# process of the slot's user.)
-_INIT = '"$@"; exit $?'
+# process of the slot's user.) What it says itself (of a signal, say) is no word of the job's.
+_INIT = _GATE + _RUN + "; exit $?"
 
 # The same, and then it ends whatever the job left running and sends the files that were asked for, "<size>\n<bytes>"
 # each, -1 for none. The job does not inherit the channel; what comes through it is untrusted data all the same.
-_COLLECT = (
-    'fd=$1 n=$2; shift 2; wanted=("${@:1:n}"); shift "$n"; "$@" {fd}>&-; code=$?; kill -9 -1 2>/dev/null; cd /out && '
+_COLLECT = _GATE + (
+    'fd=$1 n=$2; shift 2; wanted=("${@:1:n}"); shift "$n"; '
+    + _RUN
+    + " {fd}>&-; code=$?; kill -9 -1 2>/dev/null; cd /out && "
     'for f in "${wanted[@]}"; do if [ -f "$f" ] && [ ! -L "$f" ]; then stat -c %s -- "$f"; cat -- "$f"; '
     'else echo -1; fi; done >&"$fd"; exit $code'
 )
@@ -45,6 +54,7 @@ class Channels:
 
     filter: int
     status: int
+    gate: int
     collect: int = -1
 
 
@@ -56,16 +66,18 @@ def command(
     limits: Limits,
     binds: Sequence[tuple[Path, str]],
     slot_uid: int | None,
+    slot_mark: str,
     toolchain: Path | None = None,
     collect: Sequence[str] = (),
 ) -> list[str]:
-    """The whole command. ``binds`` are (host path, path inside), read-only. ``slot_uid`` None: run as oneself."""
+    """The whole command. ``binds`` are (host path, path inside), read-only. ``slot_uid`` None: run as oneself;
+    ``slot_mark`` stands in the command line, for others to know it by, and does nothing."""
     parts: list[str] = []
     if slot_uid is not None:
         parts += [programs.setpriv, f"--reuid={slot_uid}", f"--regid={slot_uid}", "--clear-groups"]
         parts += ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
     parts += [programs.prlimit, *_rlimits(limits, processes=slot_uid is not None), "--"]
-    parts += [programs.bwrap, *_namespaces(), *_environment(toolchain is not None), *_system()]
+    parts += [programs.bwrap, *_namespaces(), *_environment(toolchain is not None), "--unsetenv", slot_mark, *_system()]
     parts += ["--size", str(limits.tmp_bytes), "--tmpfs", "/tmp"]
     parts += ["--size", str(limits.tmp_bytes), "--tmpfs", OUTPUT]
     if toolchain is not None:
@@ -77,10 +89,9 @@ def command(
     if slot_uid is None:
         # Counted per user namespace since Linux 5.14, so it is set inside: outside it would count one's own processes.
         parts += [programs.prlimit, f"--nproc={limits.processes}:{limits.processes}", "--"]
+    parts += ["/bin/bash", "-c", _COLLECT if collect else _INIT, "sandbox", str(channels.gate)]
     if collect:
-        parts += ["/bin/bash", "-c", _COLLECT, "sandbox", str(channels.collect), str(len(collect)), *collect]
-    else:
-        parts += ["/bin/sh", "-c", _INIT, "sandbox"]
+        parts += [str(channels.collect), str(len(collect)), *collect]
     return [*parts, *argv]
 
 

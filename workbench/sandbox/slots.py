@@ -1,7 +1,8 @@
 """Slots: a job has a user id of its own, so that one job's processes are neither counted nor seen with another's.
 
 A slot is held by a lock on a file, across all processes of this user on this machine, and falls free when its holder
-dies. Not here: what runs in it.
+dies. The file holds a byte while the slot is in use: one that is free and not empty had a holder that was killed, and
+what that one had begun to build is ended by whoever comes next. Not here: what runs in it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 import stat
 import tempfile
 import time
@@ -22,6 +24,11 @@ NUM_SLOTS = 64
 WAIT_S = 300.0
 
 
+def mark(number: int) -> str:
+    """What the command line of every builder of a jail in this slot has in it."""
+    return f"WORKBENCH_SLOT_{os.geteuid()}_{number}"
+
+
 @contextlib.contextmanager
 def slot() -> Iterator[int]:
     """A free slot's number, held until the block ends; waits for one when all are taken."""
@@ -31,14 +38,13 @@ def slot() -> Iterator[int]:
     while True:
         for offset in range(NUM_SLOTS):
             number = (start + offset) % NUM_SLOTS
-            fd = os.open(folder / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(fd)
+            fd = _taken(folder / str(number), number)
+            if fd is None:
                 continue
             try:
+                os.pwrite(fd, b"1", 0)
                 yield number
+                os.ftruncate(fd, 0)
             finally:
                 os.close(fd)
             return
@@ -47,6 +53,44 @@ def slot() -> Iterator[int]:
                 f"all {NUM_SLOTS} sandbox slots were busy for {WAIT_S:.0f} s", "try again with fewer workers"
             )
         time.sleep(0.02)
+
+
+def sweep() -> None:
+    """End what holders that were killed left in any slot."""
+    folder = _folder()
+    for path in folder.iterdir():
+        if path.name.isdigit() and path.stat().st_size and (fd := _taken(path, int(path.name))) is not None:
+            os.close(fd)
+
+
+def _taken(path: Path, number: int) -> int | None:
+    """A descriptor with the slot's lock, clean; None where another process holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    if os.fstat(fd).st_size:
+        _end_builders(number)
+        os.ftruncate(fd, 0)
+    return fd
+
+
+def _end_builders(number: int) -> None:
+    """Kill every builder of a jail in a slot that nobody holds: one may wait for ever for the word of its parent, which
+    was ended with our predecessor."""
+    wanted = mark(number).encode()
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            fd = os.pidfd_open(int(process.name))
+            try:
+                if wanted in (process / "cmdline").read_bytes().split(b"\0"):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+            finally:
+                os.close(fd)
 
 
 def _folder() -> Path:

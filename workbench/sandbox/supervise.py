@@ -12,10 +12,12 @@ import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from workbench.domain.errors import WorldError
 from workbench.ports.sandbox import Limits, Outcome
@@ -57,34 +59,64 @@ class Capped:
         return bool(piece)
 
 
+class Gate:
+    """Our end of what the jail waits at before the job begins: it says that it stands, and we that we are there."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self.fd, self._end = end.fileno(), end
+
+    def read(self) -> bool:
+        """Answer the jail, once; False: there is nothing more to wait for."""
+        try:
+            if self._end.recv(1):
+                self._end.send(b"\n")
+        except BlockingIOError:
+            return True
+        except OSError:  # the jail has gone: its builder says why
+            pass
+        return False
+
+
+class Stream(Protocol):
+    """What the watch waits on: a descriptor, and what is done when it can be read (False: no more)."""
+
+    fd: int
+
+    def read(self) -> bool: ...
+
+
 def supervise(
     argv: Sequence[str],
     *,
     limits: Limits,
     stdin: int,
     status: tuple[int, int],
+    gate: tuple[socket.socket, socket.socket],
     collect: tuple[int, int] | None,
     collect_bytes: int,
     pass_fds: Iterable[int],
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Ending:
-    """Start ``argv`` and return when its whole tree has gone. ``status`` and ``collect`` are pipes (read, write); both
-    ends are closed here."""
+    """Start ``argv`` and return when its whole tree has gone. ``status`` and ``collect`` are pipes (read, write),
+    ``gate`` the two ends of what the jail waits at (ours, the jail's); all ends are closed here."""
     start = time.monotonic()
     with contextlib.ExitStack() as reading:
+        reading.enter_context(gate[0])
         for pipe in (status, collect):
             if pipe:
                 reading.callback(os.close, pipe[0])
         try:
             process = _spawn(argv, stdin, pass_fds)
         finally:
+            gate[1].close()
             for pipe in (status, collect):
                 if pipe:
                     os.close(pipe[1])
         reading.callback(_reap, process)
         streams = Streams(process, status=status[0], limit=limits.output_bytes)
         sent = Capped(collect[0], collect_bytes) if collect else None
-        with _Watch(process.pid, [*streams.all(), *([sent] if sent else [])]) as watch:
+        with _Watch(process.pid, [Gate(gate[0]), *streams.all(), *([sent] if sent else [])]) as watch:
             outcome = _observe(watch, process.pid, limits, start + limits.wall_s, is_stopped)
             streams.status.read()
             watch.end_tree(_status(streams.status, "child-pid"))
@@ -159,7 +191,7 @@ def _observe(watch: _Watch, pid: int, limits: Limits, deadline: float, is_stoppe
 class _Watch:
     """Waits on a process and its pipes at once, and ends the tree."""
 
-    def __init__(self, pid: int, streams: Iterable[Capped]) -> None:
+    def __init__(self, pid: int, streams: Iterable[Stream]) -> None:
         self._pid = pid
         self._pidfd = os.pidfd_open(pid)
         self._selector = selectors.DefaultSelector()
