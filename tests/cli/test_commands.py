@@ -135,7 +135,7 @@ def test_status_imports_next_to_nothing(cli, clone: Path) -> None:  # type: igno
         "import sys; sys.argv = ['workbench', 'status']\n"
         "from workbench.cli.entry import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "heavy = {'typer', 'rich', 'pydantic', 'pygit2', 'torch', 'dataclasses', 'subprocess', 'json'}\n"
+        "heavy = {'typer', 'rich', 'pydantic', 'pygit2', 'torch', 'dataclasses', 'subprocess', 'json', 'contextlib'}\n"
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

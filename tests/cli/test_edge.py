@@ -14,7 +14,7 @@ import pytest
 from workbench.cli.edge import as_world_error
 
 COMMAND = [sys.executable, "-m", "workbench.cli.entry"]
-QUESTIONS = [["status"], ["log", "--ledger"], ["--help"]]
+QUESTIONS = [["status"], ["log", "--ledger"], ["verify", "--json"], ["--help"]]
 
 
 def environment(**changes: str) -> dict[str, str]:
@@ -38,6 +38,7 @@ def test_a_full_disk_behind_standard_output_is_told(clone: Path, question: list[
     assert done.returncode == 6
     assert done.stderr.startswith(b"error: the disk is full")
     assert b"Exception ignored" not in done.stderr
+    assert done.stderr.count(b"error:") == 1
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=" ".join)

@@ -10,9 +10,12 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable
 
 from workbench.domain.errors import UserError, WorkbenchError, WorldError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 INTERRUPTED = 130  # as a shell says it: 128 and the signal's number
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -22,6 +25,7 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 def ended(command: Callable[[], int], *, as_json: bool) -> int:
     """Run a command to its end, whatever that is; the exit code. A reader that has seen enough is no error."""
     _settle_streams(as_json)
+    code = 0
     try:
         code = _told(command, as_json)
         sys.stdout.flush()
@@ -29,7 +33,7 @@ def ended(command: Callable[[], int], *, as_json: bool) -> int:
     except BrokenPipeError:
         code = 0
     except OSError as error:  # what was still to be written cannot be
-        code = _tell(as_world_error(error), as_json=False)
+        code = code or _tell(as_world_error(error), as_json=False)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more
     return code
 
@@ -62,16 +66,19 @@ def as_world_error(error: OSError) -> WorldError:
     if isinstance(error.filename, str | bytes) and error.filename:
         what += f": {os.fsdecode(error.filename)}"
     if error.errno in _FULL:
-        return WorldError(f"the disk is full ({what})", "free some space and run it again; nothing was changed")
+        return WorldError(f"the disk is full ({what})", "free some space; a change is made whole, or not at all")
     if error.errno in _FORBIDDEN:
         return WorldError(what, "use a place that you may read and write, or get the right to")
-    return WorldError(what, "nothing was changed by the step that failed: mend it and run again")
+    return WorldError(what, "mend that and run it again; a change is made whole, or not at all")
 
 
 def _tell(error: WorkbenchError, *, as_json: bool) -> int:
     sys.stderr.write(f"error: {error}\n")
     if as_json:
-        _tell_programs(error)
+        try:  # noqa: SIM105 - contextlib alone would add half of the time of `status`
+            _tell_programs(error)
+        except OSError:  # standard output may be what the error is about
+            pass
     return error.exit_code
 
 

@@ -46,8 +46,8 @@ class Parts:
     def cache(self) -> PayloadCache:
         from workbench.store.payload.cache import PayloadCache, default_folder
 
-        folder = default_folder(os.environ) if self._git_dir else self._folder / "cache"
-        return PayloadCache(self.artifacts.pour, folder)
+        folder = default_folder(os.environ) if self._git_dir else None
+        return PayloadCache(self.artifacts.pour, folder or self._folder / "cache")
 
     @cached_property
     def run_cache(self) -> StoredRunCache:

@@ -101,6 +101,8 @@ def explain(what: str, stderr: str) -> WorkbenchError:
     text = " ".join(line.strip() for line in stderr.splitlines() if line.strip()) or "no reason given"
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return WorldError(f"{what}: the disk is full", "free some space and run the command again: nothing was changed")
+    if "unknown option" in text or "usage: git" in text:
+        return ToolMissing(f"{what}: this git is too old: {text[:120]}", "upgrade git: `workbench doctor` says how far")
     if "dubious ownership" in text:
         return WorldError(f"{what}: the repository belongs to another user", "run as its owner, or change its owner")
     if "not a git repository" in text:
