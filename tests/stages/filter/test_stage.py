@@ -8,8 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from workbench.app.stage_host import HostContext, Step
+from workbench.corpus import rows
+from workbench.corpus.rows import PackageRow
 from workbench.domain.errors import Corrupt, ToolMissing, UserError
 from workbench.sandbox.bubblewrap import Bubblewrap
+from workbench.stages.filter import stage
+from workbench.stages.filter.params import FilterParams
 from workbench.stages.filter.spec import SPEC
 
 GOOD = "pub fn good() -> u32 {\n    1\n}\n"
@@ -113,6 +118,44 @@ def test_a_package_without_a_licence_is_dropped_and_the_evidence_is_kept(filter,
         ("b-1", "MIT", "allowed"),
         ("c-1", "Apache-2.0", "declared Apache-2.0, but the text is MIT"),
     ]
+
+
+class Counting:
+    """A mapper of one process that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.items: list[object] = []
+
+    def map(self, function, items, *, chunk: int = 1):
+        for item in items:
+            self.items.append(item)
+            yield function(item)
+
+
+def test_each_distinct_licence_text_is_identified_once(filter, mit: str, tmp_path: Path):
+    """A vendored tree holds the same few texts a hundred times, and each costs a tenth of a second."""
+    texts = {f"vendor-{n}/LICENSE-{name}": mit + "\n" * name for n in range(30) for name in (0, 1)}
+    filter.package("a-1", {**texts, "x.rs": GOOD}, license="")
+    filter.package("b-1", {"LICENSE": mit, "y.rs": "fn b() {}\n"}, license="")
+    output = filter.run()
+    step = Step("filter", "x", {"raw": filter.raw}, tmp_path, tmp_path, None, {}, 0, 1)
+    context = HostContext(step, lambda _: None, lambda _: None)
+    context.mapper = counting = Counting()
+    packages = rows.read(PackageRow, filter.raw / rows.PACKAGES)
+    rulings = stage._rulings(context, FilterParams(), filter.raw, packages)
+    assert len(counting.items) == 2
+    assert [rulings[package].ruling(folder).license for package, folder in (("a-1", "vendor-7"), ("b-1", ""))] == [
+        "MIT"
+    ] * 2
+    assert rulings["a-1"].ruling("").license == ""
+    assert list(filter.kept(output)) == ["b-1/y.rs"]
+
+
+def test_a_licence_text_that_is_listed_and_not_there_is_corrupt(filter, mit: str):
+    filter.package("a-1", {"LICENSE": mit, "x.rs": GOOD})
+    (filter.raw / "packages" / "a-1" / "LICENSE").unlink()
+    with pytest.raises(Corrupt, match=r"a-1/LICENSE, a licence text that packages\.jsonl lists, cannot be read"):
+        filter.run()
 
 
 def test_a_files_own_header_stands_above_its_package(filter):

@@ -6,6 +6,7 @@ payload does not depend on how many processes there were.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import time
 from collections import Counter, defaultdict
@@ -18,7 +19,7 @@ from workbench.config.params import resolve_params
 from workbench.corpus import jsonl, rows
 from workbench.corpus.rows import FileRow, PackageRow, RejectionRow
 from workbench.domain.canonical import canonical_lines
-from workbench.domain.errors import UserError
+from workbench.domain.errors import Corrupt, UserError
 from workbench.domain.stage import StageResult
 from workbench.ports.work import StageContext
 from workbench.stages.filter import check, compiling, licensing
@@ -57,20 +58,32 @@ def _rulings(
     """By package, what licence holds where. Each distinct text is identified once."""
     policy = Policy(params.licenses)
     folder = raw / rows.PACKAGES_FOLDER
-    texts = [(row.package, path) for row in packages for path in row.license_files]
-    named = dict(
-        zip(texts, context.mapper.map(licensing.identify, [folder / p / f for p, f in texts], chunk=8), strict=True)
-    )
+    texts = [folder / row.package / path for row in packages for path in row.license_files]
+    digests = [_digest(text, folder) for text in texts]
+    distinct = dict(zip(digests, texts, strict=True))
+    found = dict(zip(distinct, context.mapper.map(licensing.identify, distinct.values(), chunk=4), strict=True))
+    named = dict(zip(texts, (found[digest] for digest in digests), strict=True))
     return {
         row.package: PackageLicenses(
             folder / row.package,
             row,
-            {path: named[row.package, path] for path in row.license_files},
+            {path: named[folder / row.package / path] for path in row.license_files},
             policy,
             params.license_text,
         )
         for row in packages
     }
+
+
+def _digest(text: Path, folder: Path) -> str:
+    try:
+        with text.open("rb") as data:
+            return hashlib.file_digest(data, "sha256").hexdigest()
+    except OSError as error:
+        raise Corrupt(
+            f"{text.relative_to(folder)}, a licence text that {rows.PACKAGES} lists, cannot be read: {error.strerror}",
+            "run `workbench verify` on the raw artifact",
+        ) from None
 
 
 def _tasks(
