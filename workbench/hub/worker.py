@@ -91,7 +91,12 @@ def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
                 records.abandon_dead(hub.repository, hub.clock)
                 worker = Worker(hub)
                 while standing.holds():
-                    done = worker.handle_all()
+                    try:
+                        done = worker.handle_all()
+                    except (WorkbenchError, OSError):
+                        if standing.is_in_place():
+                            raise
+                        break
                     num += done
                     if done:
                         continue

@@ -27,13 +27,17 @@ def process_identity(pid: int) -> str:
 
 def write_note(note: Path, pid: int, scratch: str) -> None:
     """Leave a note of a stage process, so that whoever comes after us can end it."""
-    note.write_text(json.dumps({"pid": pid, "started": process_identity(pid), "scratch": scratch}))
+    raw = {"pid": pid, "started": process_identity(pid), "scratch": scratch, "folder": _folder_identity(note.parent)}
+    note.write_text(json.dumps(raw))
 
 
 def end_noted(note: Path) -> None:
-    """End what a dead walker left running, by the note that it wrote."""
+    """End what a dead walker left running, by the note that it wrote. A note that was copied with its folder is of a
+    process that belongs to the original."""
     try:
         raw = json.loads(note.read_bytes())
+        if raw.get("folder", "") not in ("", _folder_identity(note.parent)):
+            return
         pid, started, scratch = int(raw["pid"]), str(raw["started"]), str(raw.get("scratch", ""))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return
@@ -41,6 +45,12 @@ def end_noted(note: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
     end_strays(scratch)
+
+
+def _folder_identity(folder: Path) -> str:
+    """It stays when the folder is moved, and a copy has another one."""
+    status = os.stat(folder)
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def end_strays(scratch: str) -> None:

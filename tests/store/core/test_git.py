@@ -423,6 +423,21 @@ def test_doctor_finds_missing_hooks_leftovers_locks_and_lost_objects(git_reposit
     assert leftovers(hub) == [old]
 
 
+def test_the_quarantine_of_a_push_that_takes_hours_is_left_alone(git_repository):
+    """Its folder is as old as the push; what is written into it is not."""
+    quarantine = git_repository.path / "objects" / "tmp_objdir-incoming-live"
+    (quarantine / "pack").mkdir(parents=True)
+    pack = quarantine / "pack" / "tmp_pack_abc"
+    pack.touch()
+    for path in (quarantine, quarantine / "pack"):
+        os.utime(path, (0, 0))
+    assert leftovers(git_repository.path) == []
+    git_repository.maintain()
+    assert pack.exists()
+    os.utime(pack, (0, 0))
+    assert leftovers(git_repository.path) == [quarantine]
+
+
 def test_doctor_is_content_with_a_healthy_hub(git_repository, commits):
     fill(git_repository, commits(git_repository, 1))
     (git_repository.path / "hooks").mkdir()

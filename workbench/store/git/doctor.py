@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -32,15 +33,25 @@ def examine(git_dir: Path, objects: ObjectStore, refs: GitRefs, ledger: LedgerLo
 
 
 def leftovers(git_dir: Path, older_than_s: float = LEFT_AFTER_S) -> list[Path]:
-    """Temporary files and quarantine folders of git programs that were killed."""
+    """Temporary files and quarantine folders of git programs that were killed. A push may take longer than that: its
+    quarantine is young as long as something is written into it."""
     limit = time.time() - older_than_s
     folders = [git_dir / "objects", git_dir / "objects" / "pack", *(git_dir / "objects").glob("[0-9a-f][0-9a-f]")]
     found = []
     for folder in folders:
         for path in folder.glob("tmp_*") if folder.is_dir() else ():
-            if _LEFTOVERS.match(path.name) and path.lstat().st_mtime < limit:
+            if _LEFTOVERS.match(path.name) and _last_written(path) < limit:
                 found.append(path)
     return sorted(found)
+
+
+def _last_written(path: Path) -> float:
+    """The time of the youngest file in it; of one that goes meanwhile, for ever young."""
+    try:
+        inside = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+        return max(each.lstat().st_mtime for each in (path, *inside))
+    except FileNotFoundError:
+        return math.inf
 
 
 def has_bitmap(git_dir: Path) -> bool:
@@ -111,7 +122,7 @@ def _integrity(git_dir: Path) -> Iterator[Finding]:
     for line in wrong[:20]:
         yield Finding("error", f"git fsck: {line}", "restore the object from a clone or a bundle, then repeat")
     if not wrong and done.returncode == 0:
-        yield Finding("ok", "every object that a ref needs is there (`workbench verify` reads what is in them, too)")
+        yield Finding("ok", "every object that a ref needs is there (`workbench verify` reads every copy, too)")
     elif not wrong:
         yield Finding("error", f"git fsck ended with {done.returncode}", f"git --git-dir={git_dir} fsck")
 
