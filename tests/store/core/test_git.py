@@ -429,12 +429,13 @@ def test_the_quarantine_of_a_push_that_takes_hours_is_left_alone(git_repository)
     (quarantine / "pack").mkdir(parents=True)
     pack = quarantine / "pack" / "tmp_pack_abc"
     pack.touch()
+    hours_ago = pack.stat().st_mtime - 5 * 3600
     for path in (quarantine, quarantine / "pack"):
-        os.utime(path, (0, 0))
+        os.utime(path, (hours_ago, hours_ago))
     assert leftovers(git_repository.path) == []
     git_repository.maintain()
     assert pack.exists()
-    os.utime(pack, (0, 0))
+    os.utime(pack, (hours_ago, hours_ago))
     assert leftovers(git_repository.path) == [quarantine]
 
 
