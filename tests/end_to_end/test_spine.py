@@ -63,6 +63,7 @@ def test_a_plain_git_client_and_a_bundle_carry_it_to_a_machine_without_network(b
     alone = ["unshare", "--net", "--map-root-user"] if shutil.which("unshare") else []
     for arguments in (
         ["unbundle", str(tmp_path / "rust.bundle"), "--repo", str(offline)],
+        ["show", "release/rust", "--lineage", "--repo", str(offline)],
         ["complete", "release/rust", "-p", "pub fn alpha", "-n", "4", "--json", "--repo", str(offline)],
     ):
         done = subprocess.run([*alone, *base, *arguments], env=environment, capture_output=True, text=True)

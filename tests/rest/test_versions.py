@@ -77,6 +77,24 @@ def test_versions_name_what_they_pin(client: httpx.Client) -> None:
 def test_the_lineage_leads_back_to_what_it_was_made_from(client: httpx.Client) -> None:
     lineage = client.get("/api/v1/artifacts/release/rust/v1.0.0/lineage").json()
     assert [a["artifact"] for a in lineage["made_from"]] == ["model/rust/v1.0.0"]
+    assert lineage["not_here"] == []
+
+
+def test_a_release_that_came_alone_still_tells_what_it_was_made_from(
+    client: httpx.Client, repository: GitRepository
+) -> None:
+    tag = repository.refs.get("refs/tags/model/rust/v1.0.0")
+    assert tag is not None
+    path = "/api/v1/artifacts/release/rust/v1.0.0/lineage"
+    whole = client.get(path)
+    repository.refs.swap([RefMove("refs/tags/model/rust/v1.0.0", tag, ZERO_ID)])
+    try:
+        alone = client.get(path, headers={"if-none-match": whole.headers["etag"]})
+        assert alone.status_code == 200
+        assert alone.json()["made_from"] == []
+        assert [each["artifact"] for each in alone.json()["not_here"]] == ["model/rust/v1.0.0"]
+    finally:
+        repository.refs.swap([RefMove("refs/tags/model/rust/v1.0.0", ZERO_ID, tag)])
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,25 @@ def test_the_lineage_names_each_ancestor_once_nearest_first(repository: GitRepos
     data = publish(repository, tmp_path / "d", Kind.DATASET, "d")
     words = publish(repository, tmp_path / "t", Kind.TOKENIZER, "t", (data,))
     model = publish(repository, tmp_path / "m", Kind.MODEL, "m", (words, data))
-    found = [artifact.tag.short for artifact in describe.lineage(repository, model.tag)]
-    assert found == ["model/rust/v1.0.0", "tokenizer/rust/v1.0.0", "dataset/rust/v1.0.0"]
+    found = list(describe.lineage(repository, model))
+    assert [ancestor.tag.short for ancestor in found] == ["tokenizer/rust/v1.0.0", "dataset/rust/v1.0.0"]
+    assert [ancestor.artifact for ancestor in found] == [words, data]
+
+
+def test_ancestors_that_are_gone_or_are_others_under_the_same_name_are_named_and_not_followed(
+    repository: GitRepository, tmp_path: Path
+) -> None:
+    data = publish(repository, tmp_path / "d", Kind.DATASET, "d")
+    words = publish(repository, tmp_path / "t", Kind.TOKENIZER, "t", (data,))
+    model = publish(repository, tmp_path / "m", Kind.MODEL, "m", (words,))
+    tags = {str(each.tag): repository.refs.get(str(each.tag)) or ZERO_ID for each in (data, words)}
+    repository.refs.swap([RefMove(ref, value, ZERO_ID) for ref, value in tags.items()])
+    (gone,) = describe.lineage(repository, model)
+    assert (gone.tag, gone.commit, gone.artifact) == (words.tag, words.commit, None)
+    other = publish(repository, tmp_path / "o", Kind.TOKENIZER, "another", ())
+    assert other.tag == words.tag
+    (foreign,) = describe.lineage(repository, model)
+    assert (foreign.commit, foreign.artifact) == (words.commit, None)
 
 
 @pytest.mark.parametrize("text", ["model/rust", "model/rust/v1.0.0", "refs/tags/model/rust/v1.0.0"])

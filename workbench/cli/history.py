@@ -98,16 +98,18 @@ def show(
         artifact = describe.find_artifact(repository, name)
         summary = describe.artifact_summary(artifact)
         listing = describe.artifact_files(artifact) if files else []
-        above = [a.tag.short for a in describe.lineage(repository, artifact.tag)][1:] if lineage else []
+        above = list(describe.lineage(repository, artifact)) if lineage else []
         if json:
-            extra = ({"file_list": listing} if files else {}) | ({"lineage": above} if lineage else {})
+            missing = [a.tag.short for a in above if a.artifact is None]
+            made_from = {"lineage": [a.tag.short for a in above], "lineage_not_here": missing}
+            extra = ({"file_list": listing} if files else {}) | (made_from if lineage else {})
             emit_json(summary | extra)
             return
         fields(summary | {"size": size(summary["size"])})
         if above:
             emit("\nlineage")
-            for short in above:
-                emit(f"  {short}")
+            for ancestor in above:
+                emit(f"  {ancestor.tag.short}{'' if ancestor.artifact else '   (not in this repository)'}")
         if listing:
             emit()
             table(("sha256", "size", "path"), [(f["sha256"][:16], f["size"], f["path"]) for f in listing])

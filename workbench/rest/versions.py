@@ -103,6 +103,7 @@ class ArtifactList(BaseModel):
 class Lineage(BaseModel):
     artifact: str
     made_from: list[ArtifactInfo]
+    not_here: list[InputInfo] = Field(description="ancestors that are named, and that this repository does not hold")
 
 
 class Move(BaseModel):
@@ -255,8 +256,11 @@ def _artifacts(app: FastAPI, store: Store) -> None:
         """Everything the artifact was made from, nearest first."""
         found = get(kind, name, version)
         with store() as repository:
-            above = [describe.artifact_summary(a) for a in describe.lineage(repository, found.tag)]
-        return _answer(request, {"artifact": found.tag.short, "made_from": above[1:]}, found.commit)
+            above = list(describe.lineage(repository, found))
+        made_from = [describe.artifact_summary(a.artifact) for a in above if a.artifact is not None]
+        not_here = [{"artifact": a.tag.short, "commit": a.commit} for a in above if a.artifact is None]
+        answer = {"artifact": found.tag.short, "made_from": made_from, "not_here": not_here}
+        return _answer(request, answer, digest_of([found.commit, not_here]))
 
     @_get(app, "/api/v1/artifacts/{kind}/{name}/{version}/files/{path:path}", response_class=Response, responses=_BYTES)
     def file(request: Request, kind: KindName, name: Name, version: VersionName, path: str) -> Response:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from workbench.domain import refs
 from workbench.domain.errors import NotFound, UserError
+from workbench.domain.ids import ObjectId
 from workbench.domain.refs import ArtifactTag
 from workbench.ports.store import Artifact, Repository
 
@@ -47,17 +49,35 @@ def artifact_files(artifact: Artifact) -> list[dict[str, Any]]:
     ]
 
 
-def lineage(repository: Repository, tag: ArtifactTag) -> Iterator[Artifact]:
-    """The artifact and everything it was made from, nearest first, each once; bounded."""
-    waiting, seen = [tag], {tag}
+@dataclass(frozen=True)
+class Ancestor:
+    """What an artifact was made from, as its commit says. ``artifact`` is None where this repository does not hold it
+    (a bundle brings one release, a deleted version is gone), or holds another one under that name."""
+
+    tag: ArtifactTag
+    commit: ObjectId
+    artifact: Artifact | None
+
+
+def lineage(repository: Repository, artifact: Artifact) -> Iterator[Ancestor]:
+    """Everything the artifact was made from, nearest first, each once; bounded."""
+    waiting = [(ArtifactTag.parse(short), commit) for short, commit in artifact.inputs]
+    seen = set(waiting)
     while waiting and len(seen) <= LINEAGE_BOUND:
-        artifact = repository.artifacts.get(waiting.pop(0))
-        yield artifact
-        for short, _ in artifact.inputs:
-            above = ArtifactTag.parse(short)
-            if above not in seen:
-                seen.add(above)
-                waiting.append(above)
+        tag, commit = waiting.pop(0)
+        found = _held(repository, tag, commit)
+        yield Ancestor(tag, commit, found)
+        above = [(ArtifactTag.parse(short), commit) for short, commit in (found.inputs if found else ())]
+        waiting += [each for each in above if each not in seen]
+        seen |= set(above)
+
+
+def _held(repository: Repository, tag: ArtifactTag, commit: ObjectId) -> Artifact | None:
+    try:
+        found = repository.artifacts.get(tag)
+    except NotFound:
+        return None
+    return found if found.commit == commit else None
 
 
 def find_artifact(repository: Repository, text: str) -> Artifact:
