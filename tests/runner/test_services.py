@@ -13,6 +13,7 @@ from workbench.domain.errors import Corrupt, NotFound, UserError
 from workbench.domain.ids import ObjectId
 from workbench.domain.refs import MAIN
 from workbench.ports.store import Artifact
+from workbench.runner import services as module
 from workbench.runner.pin import pin
 from workbench.runner.version import read_state
 from workbench.sdk import model as sdk_model
@@ -118,3 +119,24 @@ def test_a_quantisation_that_the_release_lacks_is_said_with_those_it_has(
     _, services = serve_version(repository, commit({ACTIVE_PATH: state.to_bytes()}))
     with pytest.raises(NotFound, match=r"no Q4_K_M model[\s\S]*Q8_0"):
         services.complete("let", max_tokens=1, seed=0)
+
+
+def test_a_search_that_did_not_see_everything_says_so(
+    repository: GitRepository,
+    commit,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = b"fn f() { a.unwrap(); }\n"
+    large = commit({"src/a.rs": found, "src/large.rs": b"// long\n" * (1 << 20)})
+    _, services = serve_version(repository, large)
+    answer = services.search("$X.unwrap()", language="rust", code=None, limit=5)
+    assert (answer.outcome, len(answer.matches), answer.files_searched) == ("truncated", 1, 1)
+    assert "src/large.rs" in answer.detail
+    many = commit({"src/large.rs": None, **{f"src/{n}.rs": b"fn g() {}\n" for n in range(30)}})
+    _, services = serve_version(repository, many)
+    assert services.search("$X.unwrap()", language="rust", code=None, limit=5).outcome == "matched"
+    assert services.search("$X.expect()", language="rust", code=None, limit=5).outcome == "no_match"
+    monkeypatch.setattr(module, "MAX_FILES", 20)
+    answer = services.search("$X.expect()", language="rust", code=None, limit=5)
+    assert (answer.outcome, answer.matches) == ("truncated", [])
+    assert "first 20 files" in answer.detail

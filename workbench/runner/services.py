@@ -37,8 +37,13 @@ class VersionServices:
         return self._generate(Prompt(prefix, suffix), max_tokens, seed)
 
     def search(self, pattern: str, *, language: str, code: str | None, limit: int) -> Matches:
-        sources = iter([("code", code)]) if code is not None else self._files(language)
-        return structural.search(sources, pattern, language=language, limit=limit)
+        if code is not None:
+            return structural.search([("code", code)], pattern, language=language, limit=limit)
+        left_out: list[str] = []
+        found = structural.search(self._files(language, left_out), pattern, language=language, limit=limit)
+        if not left_out or found.outcome not in ("matched", "no_match"):
+            return found
+        return found.model_copy(update={"outcome": "truncated", "detail": f"not searched: {left_out[0]}"})
 
     def close(self) -> None:
         with self._lock:
@@ -67,10 +72,17 @@ class VersionServices:
             completion_tokens=len(made.tokens),
         )
 
-    def _files(self, language: str) -> Iterator[tuple[str, str]]:
+    def _files(self, language: str, left_out: list[str]) -> Iterator[tuple[str, str]]:
+        """Path and text of the version's files in a language; into ``left_out`` goes what is not read, and why."""
         endings = structural.LANGUAGES.get(language, ())
-        for number, entry in enumerate(self._repository.objects.walk(self._snapshot.commit)):
+        objects = self._repository.objects
+        for number, entry in enumerate(objects.walk(self._snapshot.commit)):
             if number >= MAX_FILES:
+                left_out.append(f"what comes after the first {MAX_FILES} files")
                 return
-            if entry.path.endswith(endings) and entry.mode in (0o100644, 0o100755):
-                yield entry.path, self._repository.objects.read_blob(entry.id).decode("utf-8", errors="replace")
+            if not entry.path.endswith(endings) or entry.mode not in (0o100644, 0o100755):
+                continue
+            if objects.size(entry.id) > structural.MAX_SOURCE:
+                left_out.append(f"{entry.path}, which is larger than {structural.MAX_SOURCE >> 20} MiB")
+                continue
+            yield entry.path, objects.read_blob(entry.id).decode("utf-8", errors="replace")
