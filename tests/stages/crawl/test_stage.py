@@ -33,6 +33,18 @@ def test_sources_are_laid_out_with_who_they_are(crawl):
     assert dict(result.counts) == {"packages": 2, "files": 6, "rust_files": 2, "rust_bytes": 36, "refusals": 0}
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["LICENSE-MIT", "License.txt", "licence", "Copying", "NOTICE.md", "notice", "unlicense", "Copyright", "COPYRIGHT"],
+)
+def test_a_licence_text_is_kept_however_its_name_is_written(crawl, tree, name: str):
+    files = {"src/lib.rs": b"fn a() {}\n", f"below/{name}": b"the terms\n", "below/terms.txt": b"x"}
+    payload, _ = crawl.run(crawl.source("a", files))
+    assert tree(payload)[f"packages/a/below/{name}"] == b"the terms\n"
+    assert "packages/a/below/terms.txt" not in tree(payload)
+    assert rows(payload, "packages.jsonl")[0]["license_files"] == [f"below/{name}"]
+
+
 def test_the_payload_does_not_depend_on_the_order_of_the_list_or_the_number_of_workers(crawl, tree):
     sources = [crawl.source(name) for name in ("d", "b", "a", "c", "e", "f")]
     one, _ = crawl.run(*sources, workers=1)

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.stages.crawl.params import LICENSE_FILES
+
 METADATA_BYTES = 1 << 20
-LICENSE_FILES = ("license*", "licence*", "copying*", "copyright*", "unlicense*", "notice*")
 # Trove classifiers that name one licence exactly; the vague ones ("BSD License") name none.
 CLASSIFIERS = {
     "License :: OSI Approved :: MIT License": "MIT",

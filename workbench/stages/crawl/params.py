@@ -10,11 +10,14 @@ from workbench.config.params import StageParams
 from workbench.domain.tree_rules import TreeLimits, judge_name
 from workbench.ports.fetch import Source
 
-WANTED = (
-    "*.rs", "Cargo.toml", "PKG-INFO",
-    "LICENSE*", "LICENCE*", "COPYING*", "COPYRIGHT*", "NOTICE*", "UNLICENSE*",
-    "license*", "licence*",
-)  # fmt: skip
+LICENSE_FILES = ("license*", "licence*", "copying*", "copyright*", "unlicense*", "notice*")  # in any case
+
+
+def _in_any_case(glob: str) -> str:
+    return "".join(f"[{char.upper()}{char}]" if char.isalpha() else char for char in glob)
+
+
+WANTED = ("*.rs", "Cargo.toml", "PKG-INFO", *map(_in_any_case, LICENSE_FILES))
 
 
 class SourceParams(StageParams):
