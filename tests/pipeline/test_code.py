@@ -126,9 +126,15 @@ def test_the_index_of_parsed_files_holds_only_while_the_file_is_the_same(tmp_pat
     assert code.ParsedFiles(index).of(source) != one
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": "0", "files": {}}', b'{"format": "1 3.11"}'])
-def test_a_damaged_index_costs_time_and_nothing_else(tmp_path: Path, damage: bytes) -> None:
+DAMAGE = ["", "{", "[]", '{"format": "0", "files": {}}', '{"format": "FORMAT"}', "[" * 100_000, "\0"]
+ENTRIES = ["5", "null", "[]", "[1, 2, 3]", '[[], "x", [5]]', '["", "", ""]', '{"0": 1}']
+
+
+@pytest.mark.parametrize(
+    "damage", [*DAMAGE, *(f'{{"format": "FORMAT", "files": {{"PATH": {each}}}}}' for each in ENTRIES)]
+)
+def test_a_damaged_index_costs_time_and_nothing_else(tmp_path: Path, damage: str) -> None:
     source, index = tmp_path / "m.py", tmp_path / "code.json"
     source.write_text("A = 1\n")
-    index.write_bytes(damage)
+    index.write_text(damage.replace("FORMAT", code._INDEX_FORMAT).replace("PATH", str(source)))
     assert code.ParsedFiles(index).of(source) == code.ParsedFiles().of(source)

@@ -176,9 +176,17 @@ class ParsedFiles:
     def _read(self) -> dict[str, list[Any]]:
         try:
             raw = json.loads(self._index.read_bytes()) if self._index else {}
-            return dict(raw["files"]) if raw.get("format") == _INDEX_FORMAT else {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            known = dict(raw["files"]) if raw.get("format") == _INDEX_FORMAT else {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}
+        return {path: entry for path, entry in known.items() if _is_entry(entry)}
+
+
+def _is_entry(entry: Any) -> bool:
+    match entry:
+        case [list(), str(), list(names)]:
+            return all(isinstance(name, str) for name in names)
+    return False
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
