@@ -258,8 +258,9 @@ def test_a_folder_of_archives_is_enough_and_no_index_is_asked(index, fetch: Fetc
     with pytest.raises(NotFound, match=r"no source distribution of version 2\.0") as caught:
         fetch("2.0", indexes=(), links=(wheels.as_uri(),), into="newer")
     assert caught.value.hint == "newest here: 0.9, 1.0"
-    with pytest.raises(NotFound, match="no source distribution of nothing"):
+    with pytest.raises(NotFound, match="find-links hold no source distribution of nothing") as caught:
         fetch(name="nothing", indexes=(), links=(wheels.as_uri(),), into="nothing")
+    assert caught.value.hint.startswith("put nothing-1.0.tar.gz there")
     assert index.asked == []
 
 

@@ -92,9 +92,14 @@ class SdistFetcher:
         if other:
             return other
         if not versions:
+            has_index = bool(self._settings.indexes)
             raise NotFound(
-                f"the package index has no source distribution of {source.name}",
-                "check the spelling: pip index versions NAME",
+                f"the package index has no source distribution of {source.name}"
+                if has_index
+                else f"pip may use no index, and its find-links hold no source distribution of {source.name}",
+                "check the spelling: pip index versions NAME"
+                if has_index
+                else f"put {source.name}-{source.version}.tar.gz there, or let pip use an index: pip config list",
             )
         newest = ", ".join(map(str, sorted(versions)[-3:]))
         raise NotFound(
