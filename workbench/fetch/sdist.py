@@ -124,7 +124,8 @@ class SdistFetcher:
             if file.suffix in (".html", ".htm"):
                 found += self._offers(self._page(file.as_uri(), source.name), source)
             elif file.is_file() and (offer := _offer(file.name, file.as_uri(), "", source)):
-                found.append(replace(offer, sha256=digest_of_file(file)) if source.sha256 else offer)
+                asked = source.sha256 and offer.version == _version(source.version)
+                found.append(replace(offer, sha256=digest_of_file(file)) if asked else offer)
         return found
 
     def _offers(self, page: ProjectPage | None, source: Source) -> list[_Offer]:
