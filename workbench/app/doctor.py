@@ -3,6 +3,7 @@ it mends of it."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from workbench.ports.store import Finding, Repository
 if TYPE_CHECKING:
     from workbench.store.git.repository import GitRepository
 
+LOW_BYTES = 1 << 30
 _TOOLS = {
     "rustc": ("compile checks (filter, evaluate) are refused", "apt-get install rustc"),
     "cargo": ("crates cannot be crawled", "apt-get install cargo"),
@@ -30,7 +32,7 @@ _LIBRARIES = {
 def examine(repository: Repository) -> Sequence[Finding]:
     """Every finding, the store's first."""
     findings = list(repository.check())
-    findings.extend(_hooks(repository))
+    findings.extend((*_hooks(repository), *_place(repository)))
     missing = wiring.sandbox().probe()
     findings.append(
         Finding("warning", "the sandbox is not available: untrusted code is refused", missing)
@@ -70,6 +72,15 @@ def _hooks(repository: Repository) -> Iterator[Finding]:
     for name in foreign_hooks(repository.path):
         what = f"hook {name} is not that of this installation: it may call one that is gone"
         yield Finding("warning", what, "workbench doctor --mend")
+
+
+def _place(repository: Repository) -> Iterator[Finding]:
+    free = shutil.disk_usage(repository.path).free
+    if not os.access(repository.path, os.W_OK):
+        yield Finding("warning", "the repository can be read here, not written", "check its owner and its mount")
+    if free < LOW_BYTES:
+        what = f"only {free >> 20} MiB are free on the disk of the repository"
+        yield Finding("warning", what, "free some space: workbench gc --cache 1G trims the cache")
 
 
 def _libraries() -> Sequence[Finding]:

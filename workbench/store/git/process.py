@@ -101,6 +101,8 @@ def explain(what: str, stderr: str) -> WorkbenchError:
     text = " ".join(line.strip() for line in stderr.splitlines() if line.strip()) or "no reason given"
     if "No space left on device" in text or "Disk quota exceeded" in text:
         return WorldError(f"{what}: the disk is full", "free some space and run the command again: nothing was changed")
+    if "Read-only file system" in text or "Permission denied" in text:
+        return WorldError(f"{what}: {text}", "the repository cannot be written to here: check its owner and its mount")
     if "unknown option" in text or "usage: git" in text:
         return ToolMissing(f"{what}: this git is too old: {text[:120]}", "upgrade git: `workbench doctor` says how far")
     if "dubious ownership" in text:
