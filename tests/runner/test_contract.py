@@ -18,7 +18,8 @@ BASE = "@tool()\ndef f(a: int, b: str = 'x') -> dict[str, int]:\n    'Doc.'\n   
 def contract_of(source: str) -> dict[str, Any]:
     module = ModuleType("contract_under_test")
     text = (
-        "from typing import Annotated, Literal\nfrom pydantic import Field\nfrom workbench.sdk import tool\n" + source
+        "from typing import Annotated, Literal\nfrom pydantic import BaseModel, Field\nfrom workbench.sdk import tool\n"
+        + source
     )
     sys.modules[module.__name__] = module
     try:
@@ -76,3 +77,52 @@ def test_looser_bounds_widen_and_tighter_bounds_narrow() -> None:
 def test_a_tool_without_a_schema_is_refused_by_name(source: str, named: str) -> None:
     with pytest.raises(UserError, match=named):
         contract_of(source)
+
+
+INNER = "class B(BaseModel):\n    x: int\n"
+NESTED = INNER + "class A(BaseModel):\n    b: B\n@tool()\ndef f(a: A) -> A:\n    return a\n"
+PLAIN = INNER + "@tool()\ndef f(a: int) -> B:\n    return B(x=1)\n"
+TAKES = INNER + "@tool()\ndef f(a: B) -> int:\n    return 1\n"
+
+
+@pytest.mark.parametrize(
+    "answers", ["list[B]", "dict[str, B]", "B | None", "list[dict[str, list[B]]]", "tuple[int, B]"]
+)
+@pytest.mark.parametrize(
+    ("change", "bump"),
+    [("x: int\n    y: int", Bump.MINOR), ("y: int", Bump.MAJOR), ("x: str", Bump.MAJOR), ("x: int | None", Bump.MAJOR)],
+)
+def test_a_change_deep_inside_an_answer_is_seen(answers: str, change: str, bump: Bump) -> None:
+    source = PLAIN.replace("-> B", f"-> {answers}")
+    assert compare(contract_of(source), contract_of(source.replace("x: int", change)))[0] is bump
+    assert compare(contract_of(source), contract_of(source))[0] is Bump.PATCH
+
+
+@pytest.mark.parametrize(
+    ("source", "change", "bump"),
+    [
+        (NESTED, "x: str", Bump.MAJOR),
+        (NESTED, "x: int | str", Bump.MAJOR),  # it accepts more, and answers more than was promised
+        (NESTED, "x: int\n    y: int = 0", Bump.MINOR),
+        (NESTED, "x: int\n    y: int", Bump.MAJOR),
+        (TAKES, "x: int | str", Bump.MINOR),
+        (TAKES, "x: str", Bump.MAJOR),
+        (TAKES, "y: int", Bump.MAJOR),
+        (TAKES, "x: int = 0", Bump.MINOR),
+        (TAKES, "x: int\n    y: int", Bump.MAJOR),
+        (PLAIN, "x: int\n    y: int", Bump.MINOR),
+        (PLAIN, "x: bool", Bump.MAJOR),
+    ],
+)
+def test_a_change_of_a_model_is_judged_by_what_it_means(source: str, change: str, bump: Bump) -> None:
+    assert compare(contract_of(source), contract_of(source.replace("x: int", change)))[0] is bump
+
+
+def test_a_model_by_another_name_is_no_change() -> None:
+    renamed = TAKES.replace("class B(", "class Other(").replace("a: B", "a: Other")
+    assert compare(contract_of(TAKES), contract_of(renamed)) == (Bump.PATCH, ())
+
+
+def test_fields_may_be_called_as_the_words_of_a_schema() -> None:
+    source = "@tool()\ndef f(title: str, description: str) -> int:\n    return 1\n"
+    assert compare(contract_of(source), contract_of(source.replace("title: str", "title: int")))[0] is Bump.MAJOR

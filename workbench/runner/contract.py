@@ -17,6 +17,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnno
 from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import UserError
 from workbench.domain.version import Bump
+from workbench.runner.schemas import allows
 from workbench.sdk.tools import MARK, ToolInfo
 
 FORMAT = 1
@@ -129,65 +130,44 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Bump, tuple
 
 
 def _compare(old: Schema, new: Schema, where: str, *, accepts: bool) -> tuple[list[str], list[str]]:
-    """Differences of two object schemas: (breaking, compatible).
+    """Differences of two schemas: (breaking, compatible).
 
-    For what is accepted (input), a new required field or a changed type breaks; a new optional field widens. For what
-    is answered (output), a removed field or a changed type breaks; a new field widens. Any other difference of a
-    field's schema counts as breaking: a rule that guesses that it is harmless would be wrong one day.
+    For what is accepted (input), a new required field or a narrowed one breaks; a new optional field widens. For what
+    is answered (output), a removed field or a widened one breaks; a new field widens. What cannot be shown to be
+    harmless counts as breaking: a rule that guesses would be wrong one day.
     """
+    if "properties" not in old or "properties" not in new:
+        return _judged(old, new, f"{where}: the kind of value", of_old=old, of_new=new, accepts=accepts)
     breaking: list[str] = []
     compatible: list[str] = []
-    a, b = dict(old.get("properties", {})), dict(new.get("properties", {}))
+    a, b = dict(old["properties"]), dict(new["properties"])
     needed_before, needed_after = set(old.get("required", ())), set(new.get("required", ()))
     for field in sorted(a.keys() | b.keys()):
         if field not in b:
             breaking.append(f"{where}: field {field} was removed")
         elif field not in a:
             (breaking if accepts and field in needed_after else compatible).append(f"{where}: field {field} was added")
-        elif _with_definitions(a[field], old) != _with_definitions(b[field], new):
-            wider = _is_wider(a[field], b[field]) if accepts else _is_wider(b[field], a[field])
-            (compatible if wider else breaking).append(f"{where}: field {field} changed")
-        elif accepts and field in needed_after - needed_before:
-            breaking.append(f"{where}: field {field} became required")
-        elif accepts and field in needed_before - needed_after:
-            compatible.append(f"{where}: field {field} became optional")
-    strip = ("properties", "required", "$defs")
-    rest = [{k: v for k, v in schema.items() if k not in strip} for schema in (old, new)]
+        else:
+            judged = _judged(a[field], b[field], f"{where}: field {field}", of_old=old, of_new=new, accepts=accepts)
+            breaking += judged[0]
+            compatible += judged[1]
+            if field in needed_after - needed_before:
+                (breaking if accepts else compatible).append(f"{where}: field {field} became required")
+            elif field in needed_before - needed_after:
+                (compatible if accepts else breaking).append(f"{where}: field {field} became optional")
+    ours = ("properties", "required", "$defs")
+    rest = [{key: value for key, value in schema.items() if key not in ours} for schema in (old, new)]
     if rest[0] != rest[1]:
         breaking.append(f"{where}: the kind of value changed")
     return breaking, compatible
 
 
-def _with_definitions(field: Any, schema: Schema) -> Any:
-    """A field's schema with its references resolved one level deep, so that a change in a definition is seen."""
-    if isinstance(field, Mapping):
-        reference = field.get("$ref")
-        if isinstance(reference, str):
-            return [reference, schema.get("$defs", {}).get(reference.rsplit("/", 1)[-1])]
-        return {key: _with_definitions(value, schema) for key, value in field.items()}
-    if isinstance(field, list):
-        return [_with_definitions(value, schema) for value in field]
-    return field
-
-
-def _is_wider(old: Any, new: Any) -> bool:
-    """``new`` accepts all that ``old`` does: a further alternative, a further enum value, or looser bounds."""
-    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
-        return False
-    alternatives = [_alternatives(schema) for schema in (old, new)]
-    if all(choice in alternatives[1] for choice in alternatives[0]):
-        return True
-    if "enum" in old and "enum" in new and set(map(str, old["enum"])) <= set(map(str, new["enum"])):
-        return {k: v for k, v in old.items() if k != "enum"} == {k: v for k, v in new.items() if k != "enum"}
-    lower = ("minimum", "exclusiveMinimum", "minLength", "minItems")
-    upper = ("maximum", "exclusiveMaximum", "maxLength", "maxItems")
-    bounds = lower + upper
-    if {k: v for k, v in old.items() if k not in bounds} != {k: v for k, v in new.items() if k not in bounds}:
-        return False
-    return all(k in old and new[k] <= old[k] for k in lower if k in new) and all(
-        k in old and new[k] >= old[k] for k in upper if k in new
-    )
-
-
-def _alternatives(schema: Mapping[str, Any]) -> list[Any]:
-    return list(schema["anyOf"]) if set(schema) == {"anyOf"} else [schema]
+def _judged(
+    old: Schema, new: Schema, what: str, *, of_old: Schema, of_new: Schema, accepts: bool
+) -> tuple[list[str], list[str]]:
+    wider = allows(new, old, of_new=of_new, of_old=of_old, closed=True)
+    narrower = allows(old, new, of_new=of_old, of_old=of_new, closed=True)
+    if wider and narrower:
+        return [], []
+    harmless = wider if accepts else allows(old, new, of_new=of_old, of_old=of_new, closed=False)
+    return ([], [f"{what} changed"]) if harmless else ([f"{what} changed"], [])

@@ -1,0 +1,163 @@
+"""What is said to be allowed is allowed: judged by a validator, over every pair of many types and many values."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, Any, Literal, Union
+
+import jsonschema
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from workbench.runner.contract import _bare
+from workbench.runner.schemas import allows
+
+
+class Point(BaseModel):
+    x: int
+    y: int = 0
+
+
+class Point3(Point):
+    z: int
+
+
+class PointText(BaseModel):
+    x: str
+    y: int = 0
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    x: int
+    y: int = 0
+
+
+class Tree(BaseModel):
+    value: int
+    children: list[Tree] = []
+
+
+class TextTree(BaseModel):
+    value: str
+    children: list[TextTree] = []
+
+
+class WideTree(BaseModel):
+    value: int | str
+    children: list[WideTree] = []
+
+
+class Named(BaseModel):
+    title: str
+    default: int
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    lives: int
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"]
+    tricks: list[str]
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+TYPES: list[Any] = [
+    int, float, str, bool, None, Any, bytes, datetime, Decimal,
+    int | None, int | str, int | str | None, float | str, list[int], list[float], list[Any], list[int | str],
+    list[Point], list[list[Point]], dict[str, int], dict[str, float], dict[str, Point], dict[str, PointText],
+    dict[str, Any],
+    tuple[int, str], tuple[int, ...], tuple[int, int], set[int], frozenset[str],
+    Literal["a"], Literal["a", "b"], Literal[1], Literal[1, "a"], Literal[True], Colour,
+    Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0, le=9)], Annotated[int, Field(ge=1, le=8)],
+    Annotated[int, Field(gt=0)], Annotated[int, Field(multiple_of=2)], Annotated[str, Field(min_length=1)],
+    Annotated[str, Field(max_length=2)], Annotated[str, Field(pattern="^a")], Annotated[list[int], Field(max_length=2)],
+    Point, Point3, PointText, Strict, Named, Tree, TextTree, WideTree, Tree | None, Point | None, Point | int, Cat, Dog,
+    Cat | Dog, Annotated[Union[Cat, Dog], Field(discriminator="kind")],  # noqa: UP007 - as people write it
+    list[Annotated[Union[Cat, Dog], Field(discriminator="kind")]],  # noqa: UP007
+]  # fmt: skip
+VALUES: list[Any] = [
+    None, True, False, 0, 1, 2, 5, 9, -1, 1.5, "", "a", "ab", "abc", "red", "12", "2026-01-01T00:00:00",
+    [], [1], [1, 2], [1, 1], [1, 2, 3], ["a"], [1, "a"], [1.5], [None], [{"x": 1}], [[{"x": 1}]], [[{"x": "a"}]],
+    {}, {"x": 1}, {"x": "a"}, {"x": 1, "y": 2}, {"x": 1, "y": "a"}, {"x": 1, "y": 2, "z": 3}, {"x": 1, "w": None},
+    {"a": 1}, {"a": 1.5}, {"a": "b"}, {"a": {"x": 1}}, {"a": {"x": "b"}}, {"title": "t", "default": 1},
+    {"value": 1}, {"value": "a"}, {"value": 1, "children": [{"value": 2}]}, {"value": 1, "children": [{"value": "b"}]},
+    {"value": "a", "children": [{"value": "b"}]}, {"kind": "cat", "lives": 9}, {"kind": "dog", "tricks": ["sit"]},
+    [{"kind": "cat", "lives": 9}], [{"kind": "dog", "tricks": []}], {"kind": "cat", "tricks": []},
+]  # fmt: skip
+MODES = ("validation", "serialization")
+
+
+def schemas(mode: Any) -> list[dict[str, Any]]:
+    return [_bare(TypeAdapter(kind).json_schema(mode=mode)) for kind in TYPES]
+
+
+def valid(schema: dict[str, Any]) -> list[bool]:
+    validator = jsonschema.Draft202012Validator(schema)
+    return [validator.is_valid(value) for value in VALUES]
+
+
+def test_every_schema_allows_what_it_allows() -> None:
+    for schema, closed in itertools.product([s for mode in MODES for s in schemas(mode)], [True, False]):
+        assert allows(schema, schema, of_new=schema, of_old=schema, closed=closed), schema
+
+
+def test_whatever_is_said_to_be_allowed_is_valid() -> None:
+    judged = {mode: [valid(schema) for schema in schemas(mode)] for mode in MODES}
+    shown = 0
+    for mode in MODES:
+        found = list(zip(schemas(mode), judged[mode], strict=True))
+        for (new, valid_new), (old, valid_old) in itertools.product(found, repeat=2):
+            for closed in (True, False):
+                if allows(new, old, of_new=new, of_old=old, closed=closed):
+                    shown += 1
+                    assert all(a for a, b in zip(valid_new, valid_old, strict=True) if b), (new, old)
+    assert shown > 500
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "is_allowed"),
+    [
+        (int | str, int, True),
+        (int, int | str, False),
+        (float, int, True),
+        (int, float, False),
+        (int | None, int, True),
+        (Any, Tree, True),
+        (Tree, Any, False),
+        (list[float], list[int], True),
+        (list[Point], list[PointText], False),
+        (dict[str, Any], dict[str, int], True),
+        (Literal["a", "b"], Literal["a"], True),
+        (Literal["a"], Literal["a", "b"], False),
+        (str, Literal["a"], True),
+        (int, Literal[True], False),
+        (WideTree, Tree, True),
+        (Tree, WideTree, False),
+        (TextTree, Tree, False),
+        (Cat | Dog, Cat, True),
+        (Cat, Cat | Dog, False),
+        (Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1, le=8)], True),
+        (Annotated[int, Field(ge=1)], int, False),
+        (Annotated[str, Field(pattern="^a")], str, False),
+    ],
+)
+def test_what_is_plain_is_shown(new: Any, old: Any, is_allowed: bool) -> None:
+    a, b = (_bare(TypeAdapter(kind).json_schema()) for kind in (new, old))
+    assert allows(a, b, of_new=a, of_old=b, closed=True) is is_allowed
+
+
+def test_a_field_that_is_not_named_is_allowed_only_where_that_is_asked() -> None:
+    three, two = (_bare(TypeAdapter(kind).json_schema()) for kind in (Point3, Point))
+    assert not allows(two, three, of_new=two, of_old=three, closed=True)
+    assert allows(two, three, of_new=two, of_old=three, closed=False)
+    assert not allows(three, two, of_new=three, of_old=two, closed=False)
