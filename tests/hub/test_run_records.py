@@ -216,6 +216,15 @@ def test_who_follows_a_run_sees_it_resumed_from_its_beginning(desk: Any, toy_fil
     assert [e.artifact for e in rest if isinstance(e, watch.StepEnded)] == ["raw/toy/v1.0.0", "release/toy/v1.0.0"]
 
 
+def test_a_line_that_holds_what_unicode_calls_a_line_end_is_one_event(tmp_path: Path) -> None:
+    repository = MemoryRepository(tmp_path, clock=CountingClock())
+    record = RunRecord(run_of(1), "tier", "micro", "", "test", state=State.SUCCEEDED)
+    lines = [watch.StepLine("echo", "one\u2028two\x85three"), watch.RunEnded(run_of(1), "succeeded")]
+    events = "".join(watch.encode(line) + "\n" for line in lines).encode()
+    repository.runs.write(run_of(1), {RECORD: record.to_bytes(), "events.jsonl": events})
+    assert list(runs.tail_run(repository, run_of(1))) == lines
+
+
 # --- asking for runs --------------------------------------------------------------------------------------------------
 
 

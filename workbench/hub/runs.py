@@ -136,7 +136,7 @@ class _Tail:
             data = (self.repository.runs.read(self.run, EVENTS) or b"")[self._position :]
         whole = data[: data.rfind(b"\n") + 1]
         self._position += len(whole)
-        lines = whole.decode("utf-8", "replace").splitlines()
+        lines = whole.decode("utf-8", "replace").split("\n")  # not at what Unicode calls a line end as well
         return [event for line in lines if (event := watch.decode(line)) is not None]
 
 

@@ -106,6 +106,14 @@ def test_an_annotated_tag_in_packed_refs_is_not_mixed_up_with_what_it_peels_to(g
     assert git_repository.objects.kind(before) == "tag"
 
 
+def test_a_name_with_a_line_end_of_unicode_breaks_no_list(git_repository, commits, git):
+    """git allows it, so a clone of a stranger's repository may hold one."""
+    (id,) = commits(git_repository, 1)
+    for name in ("a\u2028b", "a\x85b", "plain"):
+        git(git_repository.path, "update-ref", f"refs/heads/{name}", id)
+    assert git_repository.refs.all() == {f"refs/heads/{name}": id for name in ("a\x85b", "a\u2028b", "plain")}
+
+
 def test_a_ref_and_a_folder_of_refs_with_one_name_are_a_conflict(git_repository, commits):
     one = commits(git_repository, 1)[0]
     git_repository.refs.swap([RefMove("refs/heads/a", new=one)])

@@ -83,7 +83,8 @@ class GitRefs:
         # A pattern must be a whole name or end at a slash for git; the rest of the prefix is compared here.
         pattern = prefix[: prefix.rfind("/") + 1] or "refs/"
         listed = process.run(self._git_dir, "for-each-ref", "--format=%(objectname) %(refname)", pattern)
-        pairs = (line.split(" ", 1) for line in listed.decode("utf-8", "replace").splitlines())
+        lines = listed.decode("utf-8", "replace").split("\n")[:-1]  # a name may hold what Unicode calls a line end
+        pairs = (line.split(" ", 1) for line in lines)
         return {ref: ObjectId(id) for id, ref in pairs if ref.startswith(prefix)}
 
     def _loose(self, ref: str) -> str | None:
