@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workbench.domain.errors import UserError
+from workbench.domain.errors import Corrupt, UserError
 from workbench.domain.ids import ObjectId
 from workbench.domain.refs import AgentVersion
 from workbench.domain.version import Version
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 
 def bundle_names(repository: GitRepository, names: Sequence[str], out: Path, *, with_inputs: bool) -> list[str]:
-    """Write the artifacts and versions that ``names`` mean; the refs it carries.
+    """Write the artifacts and versions that ``names`` mean; the refs it carries. Every object is hashed before.
 
     A version brings the release that it pins: without it, it could not answer.
     """
+    from workbench.pipeline.integrity import whole
     from workbench.runner.version import read_state
     from workbench.store.git.bundle import bundle
     from workbench.versions.describe import find_artifact
@@ -35,7 +36,13 @@ def bundle_names(repository: GitRepository, names: Sequence[str], out: Path, *, 
             pinned = read_state(repository, repository.resolve(name)).release
             if pinned is not None:
                 refs.append(str(pinned.tag))
-    return bundle(repository, list(dict.fromkeys(refs)), out, with_inputs=with_inputs)
+
+    def check(tags: Sequence[ObjectId]) -> None:
+        for finding in whole(repository.objects, tags, repository.path):
+            if finding.severity == "error":
+                raise Corrupt(f"what would be bundled is damaged: {finding.what}", finding.fix)
+
+    return bundle(repository, list(dict.fromkeys(refs)), out, with_inputs=with_inputs, check=check)
 
 
 def _version(name: str) -> Version:

@@ -65,15 +65,24 @@ class Statement:
 # --- out --------------------------------------------------------------------------------------------------------------
 
 
-def bundle(repository: GitRepository, refs: Sequence[str], out: Path, *, with_inputs: bool = False) -> list[str]:
+def bundle(
+    repository: GitRepository,
+    refs: Sequence[str],
+    out: Path,
+    *,
+    with_inputs: bool = False,
+    check: Callable[[Sequence[ObjectId]], None] = lambda tags: None,
+) -> list[str]:
     """Write these tags (full names) to the file ``out``, with ``with_inputs`` also all that they were made from; what
-    it carries. Nothing is left of a file that could not be finished."""
+    it carries. Nothing is left of a file that could not be finished. ``check`` raises when what the tags reach is
+    damaged: git copies what is packed without looking into it."""
     tags = {ref: _known(repository, ref) for ref in refs}
     if not tags:
         raise UserError("nothing to bundle", "name an artifact or a version, for example release/rust/v1.0.0")
     if with_inputs:
         _add_inputs(repository, tags)
     ordered = dict(sorted(tags.items()))
+    check(list(ordered.values()))
     stated = _statement(repository, ordered)
     header = [f"{id} {ref}\n" for ref, id in {**ordered, STATEMENT: stated}.items()]
     with _finished_or_nothing(out) as file:
