@@ -6,7 +6,9 @@ import pytest
 
 from workbench.clock.system import SystemClock
 from workbench.domain import refs
-from workbench.domain.errors import NotFound, Refused
+from workbench.domain.errors import NotFound, Refused, UserError
+from workbench.domain.ids import ZERO_ID
+from workbench.domain.ledger import RefMove
 from workbench.domain.version import Bump
 from workbench.runner import version
 from workbench.runner.pin import pin
@@ -76,3 +78,18 @@ def test_undo_brings_back_yesterdays_answer_and_keeps_the_tag(repository: GitRep
 def test_nothing_active_says_what_to_do(repository: GitRepository) -> None:
     with pytest.raises(NotFound, match="workbench pin"):
         version.load(repository)
+
+
+def test_a_newest_version_whose_code_is_broken_does_not_stand_in_the_way(  # type: ignore[no-untyped-def]
+    repository: GitRepository, release, commit
+) -> None:
+    pinned(repository, release("a"))
+    broken = commit({"agents/bad.py": b"def (\n"})
+    tag = repository.objects.add_tag("v1.3.0", broken, message="by hand", who=WHO, time_ms=3000)
+    repository.refs.swap([RefMove("refs/tags/v1.3.0", ZERO_ID, tag)])
+    with pytest.raises(UserError, match=r"bad\.py, line 1"):
+        pinned(repository, release("b"))
+    commit({"agents/bad.py": None})
+    made = pinned(repository, release("c"))
+    assert str(made.version) == "v2.0.0"
+    assert "what v1.3.0 promised cannot be known" in made.reasons[0]

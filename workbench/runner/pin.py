@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from workbench.domain import refs
-from workbench.domain.errors import NotFound, Refused
+from workbench.domain.errors import NotFound, Refused, UserError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.refs import AgentVersion
@@ -89,8 +89,11 @@ def _next_version(
     after = contracts.find_tools(importer.load(repository.objects, main).values())
     if newest is None:
         return FIRST, None, ("the first version",)
-    before = contracts.find_tools(importer.load(repository.objects, newest[1]).values())
-    bump, reasons = contracts.compare(contracts.contract(before), contracts.contract(after))
+    try:
+        before = contracts.find_tools(importer.load(repository.objects, newest[1]).values())
+        bump, reasons = contracts.compare(contracts.contract(before), contracts.contract(after))
+    except UserError as error:  # a tag never changes, so it must not stand in the way for ever
+        bump, reasons = Bump.MAJOR, (f"what {newest[0]} promised cannot be known: {error.what}",)
     if at_least.weight > bump.weight:
         bump, reasons = at_least, (*reasons, f"{at_least} was asked for")
     return newest[0].bump(bump), bump, reasons or ("the contract is the same",)
