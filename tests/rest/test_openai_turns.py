@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -145,3 +146,58 @@ def test_a_request_that_does_not_arrive_is_given_up() -> None:
         assert sent[0]["status"] == 408
 
     asyncio.run(scene())
+
+
+class EndlessModel(HeldModel):
+    """Goes on until whoever listens ends it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended = threading.Event()
+
+    def generate(self, prompt: Prompt, sampling: Sampling, on_text: Callable[[str], None] | None = None) -> Generation:
+        assert on_text is not None
+        try:
+            while True:
+                on_text("more ")
+        finally:
+            self.ended.set()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_in_the_middle_ends_the_work_and_frees_its_place(stream: bool) -> None:
+    async def scene() -> None:
+        model = EndlessModel()
+        app = create_app(model, "release/x/v1.0.0", max_waiting=0)  # type: ignore[arg-type]
+        leaving = asyncio.Event()
+        body = json.dumps({"prompt": "x", "stream": stream}).encode()
+        parts = [{"type": "http.request", "body": body, "more_body": False}]
+        heard: list[bytes] = []
+
+        async def receive() -> dict[str, Any]:
+            if parts:
+                return parts.pop()
+            await leaving.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            heard.append(message.get("body", b""))
+            if b"more" in heard[-1]:
+                leaving.set()
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "query_string": b""}
+        answering = asyncio.create_task(app({**scope, "asgi": {"spec_version": "2.3"}}, receive, send))
+        async with asking(app) as client:
+            if not stream:
+                while not (await client.get("/health")).json()["taken"]:
+                    await asyncio.sleep(0)
+                leaving.set()
+            await answering
+            await asyncio.to_thread(model.ended.wait, 30)
+            assert model.ended.is_set()
+            while (await client.get("/health")).json()["taken"]:
+                await asyncio.sleep(0)
+        assert (b"more" in b"".join(heard)) == stream
+
+    asyncio.run(asyncio.wait_for(scene(), 60))
