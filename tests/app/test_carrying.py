@@ -29,11 +29,11 @@ def test_a_damaged_release_is_not_bundled_and_the_damage_is_named(tmp_path: Path
     id = subprocess.run(
         ["git", "--git-dir", str(hub), "rev-parse", f"{artifact.commit}:payload/a.gguf"], capture_output=True, text=True
     ).stdout.strip()
-    for pack in (hub / "objects" / "pack").glob("*.pack"):
-        pack.chmod(0o644)
-        data = bytearray(pack.read_bytes())
-        data[len(data) // 2] ^= 1
-        pack.write_bytes(data)
+    pack = max((hub / "objects" / "pack").glob("*.pack"), key=lambda path: path.stat().st_size)  # that of the payload
+    pack.chmod(0o644)
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 1
+    pack.write_bytes(data)
     with GitRepository(hub) as repository:
         with pytest.raises(Corrupt, match=f"would be bundled is damaged.*{id}") as error:
             bundle_names(repository, ["release/rust"], tmp_path / "damaged", with_inputs=False)
