@@ -12,6 +12,7 @@ import pytest
 
 from workbench.decoder import weights
 from workbench.domain.errors import Corrupt, UserError
+from workbench.domain.events import Progress
 from workbench.stages.evaluate.report import read_curve
 
 FILES = ["config.json", "model.safetensors", "training.json", "training.jsonl"]
@@ -47,6 +48,15 @@ def test_it_leaves_a_model_that_can_be_opened_and_a_line_for_every_step(train: A
     curve = read_curve(tmp_path / "out")  # what the evaluation's report draws of it
     assert [step for step, _ in curve.train] == list(range(6))
     assert [step for step, _ in curve.validation] == [2, 5]
+
+
+def test_who_watches_sees_steps_loss_and_speed(train: Any, tmp_path: Path) -> None:
+    heard: list[Any] = []
+    train(tmp_path / "out", on_event=heard.append)
+    last = [event for event in heard if isinstance(event, Progress)][-1]
+    assert (last.total, last.unit) == (6, "steps")
+    assert set(last.rates) >= {"tokens_per_s", "loss", "bits_per_byte"}
+    assert last.rates["tokens_per_s"] > 0
 
 
 def test_a_pattern_is_learnt(train: Any, tmp_path: Path) -> None:
