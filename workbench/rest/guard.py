@@ -54,7 +54,11 @@ class Guard:
         headers = Headers(scope=scope)
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if len(hosts) != 1 or _name(f"//{hosts[0]}") not in self._hosts:
-            return self._refuse(421, "this server is not known under that Host", "wrong_host")
+            return self._refuse(
+                421,
+                "this server is not known under that Host: ask it as 127.0.0.1, or start it with --host ADDRESS",
+                "wrong_host",
+            )
         if any(_name(origin) not in self._hosts for origin in origins):
             return self._refuse(403, "requests from other sites are refused", "foreign_origin")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -164,7 +164,7 @@ def _get(app: FastAPI, path: str, **options: Any) -> Callable[[Route], Route]:
 
 
 def _refusal(status: int, message: str, code: str) -> JSONResponse:
-    return JSONResponse({"what": message, "hint": "ask it as http://127.0.0.1 from this machine"}, status)
+    return JSONResponse({"what": message, "hint": "the operations are listed in /openapi.json"}, status)
 
 
 def _errors(app: FastAPI) -> None:
