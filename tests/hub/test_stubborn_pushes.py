@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from workbench.app import pipelines
+from workbench.app.hub_host import open_hub
 from workbench.app.wiring import open_repository
 from workbench.domain.ids import Ulid, make_ulid
 from workbench.domain.run import RunRecord, State
 from workbench.hub import runs
-from workbench.hub.worker import MAX_TRIES
+from workbench.hub.worker import MAX_TRIES, Worker, work
 from workbench.pipeline import watch
 from workbench.pipeline.records import RECORD, RunFolder, Walked
 
@@ -302,3 +303,25 @@ def test_a_channel_does_not_move_when_one_version_of_the_push_fails_its_tier(des
         "tier full of v1.1.0": State.SUCCEEDED,
     }
     assert desk.repository.refs.get(CANARY) is None
+
+
+# --- a clock that was wrong -------------------------------------------------------------------------------------------
+
+
+def test_the_newest_run_is_the_newest_though_the_clock_went_back_by_years(desk: Any, toy_files: Files) -> None:
+    future = make_ulid(4_000_000_000_000, bytes(10))
+    save(desk, RunRecord(future, "tier", "micro", "", "test", state=State.SUCCEEDED))
+    told = []
+    for text in ("one", "two"):
+        desk.under_test.edit({**toy_files(text), "agents/a.py": f"x = '{text}'\n"})
+        told.append(desk.told(desk.under_test.push("main")))
+    assert future < told[0] < told[1]
+    with open_repository(desk.under_test.path) as repository:
+        assert work(open_hub(repository), idle_s=0.1) == 0, "the test has the worker's place"
+        worker = Worker(open_hub(repository))
+        assert worker.handle_all() == 2
+        inner = [Ulid(run) for each in told for run in runs.show_run(repository, each).options["runs"].values()]
+        assert min(inner) > future
+        assert runs.forget_old(repository, keep=6) == [future]
+        assert {record.id for record in runs.list_runs(repository)} == {*told, *inner}
+        assert all(record.created_ms < 4_000_000_000_000 for record in runs.list_runs(repository))

@@ -66,8 +66,9 @@ def mend(repository: GitRepository) -> Iterator[str]:
 
 def _hooks(repository: Repository) -> Iterator[Finding]:
     from workbench.hub.install import foreign_hooks
+    from workbench.store.git import settings
 
-    if repository.path.name == ".git":  # a clone's hooks are its owner's
+    if settings.settings_of(repository.path) is settings.CLONE:  # whose hooks are its owner's
         return
     for name in foreign_hooks(repository.path):
         what = f"hook {name} is not that of this installation: it may call one that is gone"

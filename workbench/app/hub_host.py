@@ -37,7 +37,7 @@ def open_hub(repository: Repository) -> Hub:
         repository=repository,
         open_objects=open_objects,
         specs=wiring.stage_specs(),
-        clock=wiring.clock(),
+        clock=wiring.run_clock(repository),
         sandbox=wiring.sandbox,
         start_worker=lambda: start(repository.path, "worker"),
         tier_folders=tier_folders,

@@ -43,7 +43,8 @@ def walk(
     from workbench.pipeline.walk import Settings, run_pipeline
 
     settings = _settings(Settings, who, workers, watcher)
-    return run_pipeline(plan_of, mode, settings, clock=wiring.clock(), trigger=f"command by {who}", options=options)
+    clock = wiring.run_clock(plan_of.repository)
+    return run_pipeline(plan_of, mode, settings, clock=clock, trigger=f"command by {who}", options=options)
 
 
 def resume(repository: Repository, run: Ulid, *, who: str, workers: int, watcher: Watcher) -> RunRecord:
@@ -52,7 +53,7 @@ def resume(repository: Repository, run: Ulid, *, who: str, workers: int, watcher
     from workbench.pipeline.walk import resume as resume_run
 
     settings = _settings(Settings, who, workers, watcher)
-    return resume_run(repository, run, wiring.stage_specs(), settings, clock=wiring.clock())
+    return resume_run(repository, run, wiring.stage_specs(), settings, clock=wiring.run_clock(repository))
 
 
 def _settings(make: Any, who: str, workers: int, watcher: Watcher) -> Any:

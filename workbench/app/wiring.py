@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from workbench.ports.fetch import Fetcher
     from workbench.ports.inference import ModelLoader
     from workbench.ports.sandbox import Sandbox
+    from workbench.ports.store import Repository
     from workbench.ports.work import Clock, Mapper
     from workbench.store.git.repository import GitRepository
 
@@ -27,6 +28,19 @@ def clock() -> Clock:
     from workbench.clock.system import SystemClock
 
     return SystemClock()
+
+
+def run_clock(repository: Repository) -> Clock:
+    """The clock for who makes runs in a repository: their ids rise, whatever the machine's time does."""
+    from workbench.clock.rising import RisingClock
+    from workbench.hub.intents import Intents
+    from workbench.hub.layout import HubLayout
+
+    def newest() -> str:
+        waiting = (intent.run for intent in Intents(HubLayout(repository.path).intents).all())
+        return max([*repository.runs.list()[:1], *waiting], default="")
+
+    return RisingClock(clock(), newest)
 
 
 def mapper(workers: int) -> Mapper:

@@ -52,5 +52,13 @@ def make_ulid(time_ms: int, randomness: bytes) -> Ulid:
     return Ulid("".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5)))
 
 
+def ulid_time_ms(id: Ulid) -> int:
+    """The Unix time in milliseconds that a ULID begins with."""
+    number = 0
+    for character in id[:10]:
+        number = number << 5 | _CROCKFORD.index(character)
+    return number
+
+
 def sha256(data: bytes) -> Digest:
     return Digest(hashlib.sha256(data).hexdigest())

@@ -151,7 +151,7 @@ class PolicyServer:
             elif request.verb == "proc-receive":
                 accepted = self._proc_receive(request, answer)
             else:
-                raise Refused(f"unknown verb {request.verb!r}", "stamp the hooks again: `workbench init`")
+                raise Refused(f"unknown verb {request.verb!r}", "stamp the hooks again: `workbench doctor --mend`")
         except WorkbenchError as error:
             answer.say(f"workbench: refused: {_one_line(error)}\n")
         except OSError as error:  # the disk, mostly

@@ -39,7 +39,7 @@ def read_request(connection: socket.socket) -> Request:
             raise Refused("the push names too many refs", "push them in parts")
     fields = bytes(data).decode("utf-8", "surrogateescape").split("\0", 6)
     if len(fields) != 7 or fields[0] != "1" or not fields[2].isdigit():
-        raise Refused("the hook speaks another version", "run `workbench init` on the hub to stamp its hooks again")
+        raise Refused("the hook speaks another version", "stamp the hub's hooks again: `workbench doctor --mend`")
     options = tuple(fields[5].split("\n")) if fields[5] else ()
     return Request(fields[1], int(fields[2]), fields[3], fields[4], options, fields[6])
 

@@ -394,6 +394,13 @@ def test_init_owns_its_settings_twice_over_and_doctor_agrees(hub, tmp_path):
     assert settings.settings_of(clone) is CLONE
 
 
+def test_a_clone_whose_git_directory_lies_elsewhere_is_not_taken_for_a_hub(tmp_path, git):
+    git(tmp_path, "init", "-q", "--separate-git-dir", str(tmp_path / "elsewhere.git"), "work")
+    assert settings.settings_of(tmp_path / "elsewhere.git") is CLONE
+    with GitRepository(tmp_path / "elsewhere.git") as repository:
+        assert not any("hook" in what or "core.bare" in what for what in findings(repository))
+
+
 def test_init_mends_a_setting_that_someone_changed_and_keeps_what_is_theirs(hub, git):
     git(hub, "config", "receive.unpackLimit", "100")
     git(hub, "config", "user.name", "Someone")

@@ -143,8 +143,11 @@ def _append(config: Path, settings: Mapping[str, str]) -> None:
 
 
 def settings_of(git_dir: Path) -> Mapping[str, str]:
-    """The table that belongs to this repository: a hub's or a clone's."""
-    return CLONE if git_dir.name == ".git" else HUB
+    """The table that belongs to this repository: a hub's or a clone's, wherever its Git directory was put."""
+    if git_dir.name == ".git":
+        return CLONE
+    said = process.attempt(git_dir, "config", "--local", "--type=bool", "core.bare").stdout
+    return CLONE if said.strip() == b"false" else HUB
 
 
 def missing_attributes(git_dir: Path) -> list[str]:
