@@ -86,9 +86,7 @@ def _hooks(git_dir: Path) -> Iterator[Finding]:
         return
     missing = [name for name in HOOKS if not os.access(git_dir / "hooks" / name, os.X_OK)]
     for name in missing:
-        yield Finding(
-            "error", f"hook {name} is missing or cannot be executed: pushes are not checked", MEND
-        )
+        yield Finding("error", f"hook {name} is missing or cannot be executed: pushes are not checked", MEND)
     if not missing:
         yield Finding("ok", "hooks are in place")
 
