@@ -135,6 +135,20 @@ def test_a_file_from_before_the_machine_started_is_hashed_again(
     assert repository.cache.file(artifact, "a.bin").read_bytes() == FILES["a.bin"]
 
 
+def test_a_file_from_the_future_is_hashed_again(
+    repository: Any, artifact: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine lost power and has no battery: it believes that it is 1970, and that it started then."""
+    path = repository.cache.file(artifact, "a.bin")
+    path.chmod(0o644)
+    path.write_bytes(b"\0" * 1000)
+    path.chmod(0o444)
+    os.utime(path, ns=(0, cache_module._MTIME_NS))
+    monkeypatch.setattr(cache_module, "_boot_time", lambda: 10.0)
+    monkeypatch.setattr(cache_module, "_now", lambda: 100.0)
+    assert repository.cache.file(artifact, "a.bin").read_bytes() == FILES["a.bin"]
+
+
 def test_links_in_the_cache_are_not_followed(repository: Any, artifact: Any, tmp_path: Path) -> None:
     cache = make(repository, tmp_path)
     path = cache.file(artifact, "a.bin")

@@ -147,7 +147,7 @@ class PayloadCache:
         if not _untouched(status, entry.size):
             self._discard(path)
             return False
-        if status.st_ctime < _boot_time() and not self._still_good(path, entry.sha256):
+        if not _is_of_this_boot(status, _boot_time()) and not self._still_good(path, entry.sha256):
             self._discard(path)
             return False
         return True
@@ -207,7 +207,7 @@ class PayloadCache:
                 return False
             if not _untouched(status, entry.size):
                 return False
-            if status.st_ctime < booted and not self._still_good(target / entry.path, entry.sha256):
+            if not _is_of_this_boot(status, booted) and not self._still_good(target / entry.path, entry.sha256):
                 return False
         return True
 
@@ -406,6 +406,16 @@ def _sha256_of(path: Path) -> str:
         return ""
     with open(fd, "rb", buffering=0) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _is_of_this_boot(status: os.stat_result, booted: float) -> bool:
+    """Whether a file was written since the machine started. One from the future was not: the clock has gone back, as
+    that of a machine without a battery does at each start."""
+    return booted <= status.st_ctime <= _now() + 1
+
+
+def _now() -> float:
+    return time.time()
 
 
 def _boot_time() -> float:
