@@ -377,3 +377,18 @@ def test_the_command_serves_under_the_address_it_listens_on(repository: GitRepos
         finally:
             server.terminate()
             assert server.wait(20) in (0, -15, 143)
+
+
+def test_one_record_that_cannot_be_read_does_not_hide_the_others(
+    client: httpx.Client, repository: GitRepository
+) -> None:
+    runs = [SystemClock().ulid() for _ in range(3)]
+    records = [b"{", b'{"format": 99}', b"\xff"]
+    try:
+        for run, record in zip(runs, records, strict=True):
+            repository.runs.write(run, {"run.json": record})
+        found = client.get("/api/v1/runs").json()
+        assert {each["id"] for each in found} == set(runs)
+        assert all(each["unreadable"] for each in found)
+    finally:
+        repository.runs.delete(runs)

@@ -7,6 +7,7 @@ writes. Not here: ranges and large files (``content``), who may ask (``guard``).
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from starlette.exceptions import HTTPException
 import workbench
 from workbench.domain import ids, refs
 from workbench.domain.canonical import digest_of
-from workbench.domain.errors import NotFound, UserError, WorkbenchError
+from workbench.domain.errors import Corrupt, NotFound, UserError, WorkbenchError
 from workbench.domain.refs import ArtifactTag, Kind
 from workbench.domain.run import RunRecord
 from workbench.pipeline.records import RECORD
@@ -335,20 +336,26 @@ def _history(app: FastAPI, store: Store) -> None:
         limit: Limit = 50,
         before: Annotated[str, Query(pattern="^([0-7][0-9A-HJKMNP-TV-Z]{25})?$", description="an id: older runs")] = "",
     ) -> Response:
-        """Run records, newest first. Page on with ``before`` the last one's id."""
-        import json
-
+        """Run records, newest first; of one that cannot be read, its id and why. Page on with ``before`` the last one's
+        id."""
         with store() as repository:
-            found = []
-            known = repository.runs.list()
-            for run in [run for run in known if not before or run < before][:limit]:
-                data = repository.runs.read(run, RECORD)
-                if data is not None:
-                    RunRecord.from_bytes(data)
-                    found.append(json.loads(data))
+            known = [run for run in repository.runs.list() if not before or run < before][:limit]
+            found = [shown for run in known if (shown := _record(repository, run)) is not None]
         return _answer(request, found, digest_of(found))
 
     @_get(app, "/healthz", response_model=dict[str, str])
     def health() -> dict[str, str]:
         """Alive, and which version of workbench answers."""
         return {"status": "ok", "workbench": workbench.__version__}
+
+
+def _record(repository: Repository, run: ids.Ulid) -> dict[str, Any] | None:
+    data = repository.runs.read(run, RECORD)
+    if data is None:
+        return None
+    try:
+        RunRecord.from_bytes(data)
+    except Corrupt as error:
+        return {"id": run, "unreadable": error.what}
+    record: dict[str, Any] = json.loads(data)
+    return record
