@@ -68,6 +68,8 @@ MISTAKES = {
     "absolute code": (HEAD + OWN + 'code = ["/etc"]\n', "leaves the workspace"),
     "twice": (HEAD + OWN + OWN, "two stages 'a'"),
     "same artifact": (HEAD + OWN + OWN.replace('"a"', '"b"'), "a and b both make raw/toy"),
+    "its own result": (HEAD + OWN + 'reads = ["raw"]\n', "a reads raw/toy and makes it"),
+    "an empty command": (HEAD + OWN.replace('["true"', '["x\\u0000"'), "command is"),
     "own unknown key": (HEAD + OWN + "maks = 1\n", "unknown key 'maks'"),
     "unknown use": (HEAD + 'use = ["crwal"]\n', "unknown stage 'crwal'"),
     "a circle": (
@@ -87,6 +89,17 @@ def test_each_mistake_names_the_file_and_what_to_do(text: str, message: str) -> 
     assert message in str(caught.value)
     assert PATH in str(caught.value)
     assert caught.value.hint
+
+
+def test_an_own_stage_may_read_a_kind_and_make_it_under_another_name_and_names_each_input_once() -> None:
+    definition = _parse(HEAD + OWN + 'artifact = "other"\nreads = ["raw", "raw"]\n')
+    assert definition.stage("a").spec.reads == (Kind.RAW,)
+
+
+def test_an_own_stage_takes_no_name_of_the_nine_even_where_that_one_is_left_out() -> None:
+    text = HEAD + "use = []\n" + OWN.replace('"a"', '"filter"')
+    with pytest.raises(UserError, match="filter has the name of a stage of the workbench"):
+        parse(text.encode(), PATH, stage_specs())
 
 
 def test_a_wrong_parameter_of_a_stage_names_the_file_the_stage_and_the_nearest() -> None:

@@ -21,6 +21,7 @@
     code = ["tools/count.py"]  # files and folders of the commit that are its code; the command runs beside them
     libraries = []             # distributions, and
     tools = []                 # programs, whose version counts
+    checkpoints = false        # true: it offers checkpoints, and reads the answers on its standard input
 
 Not here: what the steps depend on (``plan``), and what a parameter may be (each stage's ``resolve``).
 """
@@ -107,6 +108,7 @@ def parse(data: bytes, path: str, specs: Sequence[StageSpec]) -> Definition:
     name = check_name(_text(raw, "name", path, path.rsplit("/", 1)[-1].removesuffix(".toml")), f"name in {path}")
     dial, seed = _dial(raw, path), _number(raw, "seed", path, 0, 0)
     own = [_own_stage(item, path, name) for item in _tables(raw, path)]
+    _check_own(own, specs, name, path)
     chosen = [*_chosen(raw, path, specs), *(spec for spec, _ in own)]
     artifacts = {spec.name: artifact for spec, artifact in own}
     _unique(chosen, artifacts, name, path)
@@ -211,7 +213,7 @@ def _own_stage(raw: Mapping[str, Any], path: str, pipeline: str) -> tuple[StageS
         raise UserError(f"{where}: checkpoints is {checkpoints!r}", "write true or false")
     spec = StageSpec(
         name=name,
-        reads=tuple(_kind(kind, where) for kind in _texts(raw, "reads", where)),
+        reads=tuple(dict.fromkeys(_kind(kind, where) for kind in _texts(raw, "reads", where))),
         makes=_kind(_text(raw, "makes", where, ""), where) if "makes" in raw else None,
         resolve=_as_given,
         libraries=_texts(raw, "libraries", where),
@@ -221,6 +223,20 @@ def _own_stage(raw: Mapping[str, Any], path: str, pipeline: str) -> tuple[StageS
         code_paths=tuple(_inside(code, where) for code in _texts(raw, "code", where)),
     )
     return spec, check_name(_text(raw, "artifact", where, pipeline), f"artifact name in {path}")
+
+
+def _check_own(own: Sequence[tuple[StageSpec, str]], specs: Sequence[StageSpec], name: str, path: str) -> None:
+    for spec, artifact in own:
+        if any(spec.name == other.name for other in specs):
+            raise UserError(
+                f"{path}: [[stages]] {spec.name} has the name of a stage of the workbench",
+                "choose another: records and artifacts tell stages by their names",
+            )
+        if spec.makes in spec.reads and artifact == name:
+            raise UserError(
+                f"{path}: {spec.name} reads {spec.makes}/{name} and makes it, and so would never come to rest",
+                'give what it makes a name of its own: artifact = "…"',
+            )
 
 
 def _kind(text: str, where: str) -> Kind:
