@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -9,12 +12,15 @@ import pytest
 from workbench.app.agents import serve_version
 from workbench.app.importing.file import import_file
 from workbench.clock.system import SystemClock
-from workbench.domain.errors import Corrupt, NotFound, UserError
+from workbench.domain.errors import Corrupt, NotFound, UserError, WorldError
+from workbench.domain.generation import Prompt, Sampling
 from workbench.domain.ids import ObjectId
 from workbench.domain.refs import MAIN
 from workbench.ports.store import Artifact
 from workbench.runner import services as module
+from workbench.runner import version
 from workbench.runner.pin import pin
+from workbench.runner.services import VersionServices
 from workbench.runner.version import read_state
 from workbench.sdk import model as sdk_model
 from workbench.sdk.services import bind, current
@@ -140,3 +146,32 @@ def test_a_search_that_did_not_see_everything_says_so(
     answer = services.search("$X.expect()", language="rust", code=None, limit=5)
     assert (answer.outcome, answer.matches) == ("truncated", [])
     assert "first 20 files" in answer.detail
+
+
+class Endless:
+    """A model that answers until whoever listens ends it."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self.began = threading.Event()
+
+    def generate(self, prompt: Prompt, sampling: Sampling, on_text: Callable[[str], None]) -> None:
+        while True:
+            self.began.set()
+            on_text("more")
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_closing_gives_up_the_answer_that_is_being_made(repository: GitRepository, tiny_release: Artifact) -> None:
+    snapshot = version.load(repository, pinned(repository, tiny_release))
+    model = Endless()
+    services = VersionServices(repository, snapshot, lambda _: model)  # type: ignore[arg-type,return-value]
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(services.complete, "let", max_tokens=4096, seed=0)
+        assert model.began.wait(30)
+        services.close()
+        with pytest.raises(WorldError, match="is ending"):
+            asked.result(30)
+    assert model.is_closed

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from workbench.domain.errors import NotFound
+from workbench.domain.errors import NotFound, WorldError
 from workbench.domain.generation import Generation, Prompt, Sampling
 from workbench.ports.inference import LoadedModel
 from workbench.ports.store import Repository
@@ -29,6 +29,7 @@ class VersionServices:
         self._open_model = open_model
         self._model: LoadedModel | None = None
         self._lock = threading.Lock()
+        self._is_ending = threading.Event()
 
     def complete(self, prompt: str, *, max_tokens: int | None, seed: int | None) -> Completion:
         return self._generate(Prompt(prompt), max_tokens, seed)
@@ -46,10 +47,17 @@ class VersionServices:
         return found.model_copy(update={"outcome": "truncated", "detail": f"not searched: {left_out[0]}"})
 
     def close(self) -> None:
+        """Close the model; an answer that is being made is given up first."""
+        self._is_ending.set()
         with self._lock:
             if self._model is not None:
                 self._model.close()
                 self._model = None
+            self._is_ending.clear()
+
+    def _go_on(self, _text: str) -> None:
+        if self._is_ending.is_set():
+            raise WorldError("the Runner is ending", "ask again when it runs")
 
     def _generate(self, prompt: Prompt, max_tokens: int | None, seed: int | None) -> Completion:
         if self._snapshot.state.release is None:
@@ -62,7 +70,7 @@ class VersionServices:
         with self._lock:
             if self._model is None:
                 self._model = self._open_model(self._snapshot)
-            made: Generation = self._model.generate(prompt, sampling)
+            made: Generation = self._model.generate(prompt, sampling, self._go_on)
         finish = "stop" if made.finish == "stop" else "length" if made.finish == "length" else "end"
         return Completion(
             text=made.text,
