@@ -7,7 +7,8 @@
 ...     return model.complete(prompt)
 
 The functions here answer only inside a Runner, which binds them to one version: its release, its active state and its
-files. Elsewhere they raise an error that says so.
+files. Elsewhere they raise an error that says so. There is no checkout: a data file beside the code is read by
+``importlib.resources.files(__package__)``.
 """
 
 from workbench.sdk import code, model

@@ -132,7 +132,7 @@ def changes(rows: Sequence[tuple[str, float, float, float, str]]) -> str:
             axes.plot([delta], [place], color=colour, marker="o", markersize=6)
         axes.set_yticks(range(len(rows)), [label for label, *_ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel("difference to the previous version")
+        axes.set_xlabel("difference to the previous version (in bits per byte, or of the share of the tasks)")
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.margins(x=0.08)
