@@ -40,6 +40,25 @@ CASES = {
         "(output / 'a').write_text('x'); os.mkdir(output.parent / 'result.json')",
         "without a result",
     ),
+    "a pipe for a result": (
+        "(output / 'a').write_text('x'); os.mkfifo(output.parent / 'result.json')",
+        "without a result",
+    ),
+    "a link for a result": (
+        "(output / 'a').write_text('x'); os.symlink('/proc/self/environ', output.parent / 'result.json')",
+        "without a result",
+    ),
+    "a pipe for an error": ("os.mkfifo(output.parent / 'error.json'); sys.exit(3)", "ended with exit code 3"),
+    "a link for its output": (
+        "os.rmdir(output); (output.parent / 'o').mkdir(); (output.parent / 'o' / 'a').touch(); end(output); "
+        "os.symlink('o', output)",
+        "put something else in the place of its output folder",
+    ),
+    "a file for its output": (
+        "os.rmdir(output); output.write_text('x'); end(output)",
+        "put something else in the place of its output folder",
+    ),
+    "no output folder": ("os.rmdir(output); end(output)", "put something else in the place of its output folder"),
     "tells its error": (
         "(output.parent / 'error.json').write_text(json.dumps({'what': 'no words', 'hint': 'give some'})); sys.exit(2)",
         "words failed: no words\n  give some",

@@ -24,6 +24,10 @@ _RESULT = 'it holds {"format": 1, "counts": {name: whole number}, "metrics": {â€
 
 def check_files(folder: Path, stage: str) -> int:
     """How many files: regular ones alone, with names that are text. StageFailed names the first that is not."""
+    if folder.is_symlink() or not folder.is_dir():
+        raise StageFailed(
+            f"{stage} put something else in the place of its output folder", "write into the folder given"
+        )
     files = entries = 0
     waiting = [(folder, 1)]
     while waiting:
@@ -58,8 +62,7 @@ def read_result(step: Path, stage: str) -> StageResult:
     """``result.json`` as a value; StageFailed where it is missing or malformed."""
     path = step / "result.json"
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_RESULT_BYTES + 1)
+        data = _read(path)
     except OSError:
         hint = f"as its last act a stage writes result.json beside its output folder; {_RESULT}"
         raise StageFailed(f"{stage} ended without a result", hint) from None
@@ -98,11 +101,22 @@ def failure(step: Path, stage: str, exit_code: int, stderr_tail: Sequence[str]) 
 
 def _told(step: Path) -> Mapping[str, Any] | None:
     try:
-        with open(step / "error.json", "rb") as file:
-            raw = json.loads(file.read(MAX_RESULT_BYTES))
+        raw = json.loads(_read(step / "error.json"))
     except (OSError, ValueError, RecursionError):
         return None
     return raw if isinstance(raw, dict) and isinstance(raw.get("what"), str) else None
+
+
+def _read(path: Path) -> bytes:
+    """A regular file, as far as it may be long: nothing that leads elsewhere, and nothing that would be waited for."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError("no regular file")
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(MAX_RESULT_BYTES + 1)
+    finally:
+        os.close(handle)
 
 
 def _refused(stage: str, path: str, what: str, todo: str) -> StageFailed:
