@@ -14,11 +14,16 @@ from workbench.app import pipelines
 from workbench.app.hub_host import open_hub
 from workbench.app.wiring import open_repository
 from workbench.domain.ids import Ulid, make_ulid
+from workbench.domain.manifest import Manifest
+from workbench.domain.refs import Kind
 from workbench.domain.run import RunRecord, State
+from workbench.domain.version import Bump
 from workbench.hub import runs
 from workbench.hub.worker import MAX_TRIES, Worker, work
 from workbench.pipeline import watch
 from workbench.pipeline.records import RECORD, RunFolder, Walked
+from workbench.store.git.doctor import has_bitmap
+from workbench.store.git.maintenance import DUE_PACKS, is_due
 
 Files = Callable[..., dict[str, str]]
 CANARY = "refs/workbench/channels/canary"
@@ -303,6 +308,31 @@ def test_a_channel_does_not_move_when_one_version_of_the_push_fails_its_tier(des
         "tier full of v1.1.0": State.SUCCEEDED,
     }
     assert desk.repository.refs.get(CANARY) is None
+
+
+# --- a worker with nothing to do --------------------------------------------------------------------------------------
+
+
+def test_an_idle_worker_keeps_the_bitmaps_written_once_much_has_come_in(hub: Any, tmp_path: Path) -> None:
+    payload = tmp_path / "payload"
+    payload.mkdir()
+
+    def publish(number: int) -> None:
+        (payload / "file").write_text(f"{number}\n")
+        staged = repository.artifacts.stage(payload, Manifest(Kind.RAW, "books", stage="test"))
+        repository.artifacts.publish(staged, bump=Bump.PATCH, who="Ann", why="a test")
+
+    with open_repository(hub.path) as repository:
+        publish(0)
+        work(open_hub(repository), idle_s=0.05)
+        assert not has_bitmap(hub.path), "little has come in"
+        for number in range(1, DUE_PACKS):
+            publish(number)
+        work(open_hub(repository), idle_s=0.05)
+        assert has_bitmap(hub.path)
+        assert not is_due(hub.path)
+        assert len(repository.artifacts.list()) == DUE_PACKS
+    hub.git("fsck", "--strict", folder=hub.path)
 
 
 # --- a clock that was wrong -------------------------------------------------------------------------------------------

@@ -92,5 +92,5 @@ class PushedRepository:
     def check(self) -> Sequence[Finding]:
         return self.hub.check()
 
-    def maintain(self) -> Sequence[str]:
-        return self.hub.maintain()
+    def maintain(self, *, if_due: bool = False) -> Sequence[str]:
+        return self.hub.maintain(if_due=if_due)

@@ -89,7 +89,7 @@ def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
                 return num
             with _wake_pipe(hub.layout.worker_wake) as wake:
                 records.abandon_dead(hub.repository, hub.clock)
-                worker = Worker(hub)
+                worker, tidy = Worker(hub), False
                 while standing.holds():
                     try:
                         done = worker.handle_all()
@@ -99,12 +99,15 @@ def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
                         break
                     num += done
                     if done:
+                        tidy = False
                         continue
                     if _woken(wake, RETRY_S if worker.is_stuck else idle_s):
                         if not hub.intents.all():
                             time.sleep(QUIET_S)
                     elif not worker.is_stuck:
-                        break
+                        if tidy or not _housekeeping(hub):
+                            break
+                        tidy = True  # once, and then another look: a push may have come meanwhile
         if not standing.is_in_place():  # what is to be done is in the folder that was moved: its next worker sees it
             return num
         if not pending_pushes(hub):
@@ -112,6 +115,16 @@ def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
         if not standing.holds():  # the package was upgraded
             hub.start_worker()
             return num
+
+
+def _housekeeping(hub: Hub) -> bool:
+    """While nothing is to be done: bitmaps are kept written, what is loose is packed. Whether that was due."""
+    try:
+        done = hub.repository.maintain(if_due=True)
+    except (WorkbenchError, OSError) as error:
+        print(f"{time.strftime('%FT%T')} worker: housekeeping: {error}", file=sys.stderr, flush=True)
+        return False
+    return bool(done)
 
 
 @contextmanager

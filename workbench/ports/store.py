@@ -337,6 +337,7 @@ class Repository(Protocol):
         """Settings, bitmaps, locks, leftovers, integrity: what ``doctor`` prints."""
         ...
 
-    def maintain(self) -> Sequence[str]:
-        """Geometric repack, multi-pack index with bitmaps, prune of expired garbage; what was done."""
+    def maintain(self, *, if_due: bool = False) -> Sequence[str]:
+        """Geometric repack, multi-pack index with bitmaps, prune of expired garbage; what was done. ``if_due``: only
+        where enough has come in since the last time."""
         ...

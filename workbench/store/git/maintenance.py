@@ -16,8 +16,22 @@ from workbench.store.git.refs import GitRefs
 
 KEEP_BYTES = 32 << 20
 GRACE = "2.weeks.ago"
+DUE_PACKS = 8  # a pipeline leaves about that many
+DUE_LOOSE = 2000
 _GARBAGE = 0.1  # of the packed objects: above it the large packs are rewritten too
 _REASON = "workbench: a large pack is not rewritten\n"
+
+
+def is_due(git_dir: Path) -> bool:
+    """Whether many packs came in that no bitmap covers, or many loose objects. Costs a look at three folders."""
+    objects = git_dir / "objects"
+    try:
+        covered = (objects / "pack" / "multi-pack-index").stat().st_mtime
+    except FileNotFoundError:
+        covered = 0.0
+    indexes = [path.stat().st_mtime for path in (objects / "pack").glob("*.idx")]
+    loose = 256 * sum(1 for _ in (objects / "17").glob("*"))  # as git itself guesses
+    return sum(written > covered for written in indexes) >= DUE_PACKS or loose >= DUE_LOOSE
 
 
 def maintain(git_dir: Path, refs: GitRefs) -> Sequence[str]:

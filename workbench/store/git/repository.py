@@ -100,10 +100,10 @@ class GitRepository:
 
         return examine(self._git_dir, self._objects, self._refs, self._ledger)
 
-    def maintain(self) -> Sequence[str]:
-        from workbench.store.git.maintenance import maintain
+    def maintain(self, *, if_due: bool = False) -> Sequence[str]:
+        from workbench.store.git.maintenance import is_due, maintain
 
-        return maintain(self._git_dir, self._refs)
+        return maintain(self._git_dir, self._refs) if not if_due or is_due(self._git_dir) else []
 
     def close(self) -> None:
         """End the git children. The repository may be used again: they start anew."""

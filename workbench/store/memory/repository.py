@@ -185,7 +185,7 @@ class MemoryRepository:
     def check(self) -> Sequence[Finding]:
         return [Finding("ok", "kept in memory")]
 
-    def maintain(self) -> Sequence[str]:
+    def maintain(self, *, if_due: bool = False) -> Sequence[str]:
         return []
 
     def close(self) -> None:
