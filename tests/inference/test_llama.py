@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from workbench.domain.errors import Corrupt, UserError
 from workbench.domain.generation import Generation, Prompt, Sampling
+from workbench.inference import llama
 from workbench.inference.llama import LlamaLoader, LlamaModel
 from workbench.tokens.tokenizer import Tokenizer
 
@@ -338,3 +339,28 @@ def test_the_bound_on_a_prompt_s_length_never_refuses_what_fits(model: LlamaMode
     assert len(fitting) > model.context
     made = model.generate(Prompt(fitting), Sampling(max_tokens=0))
     assert len(made.prompt_tokens) <= model.context
+
+
+def test_work_can_be_ended_while_a_long_prompt_is_read_and_where_tokens_spell_nothing(
+    model: LlamaModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Enough(Exception):
+        pass
+
+    looks = 0
+
+    def check() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            raise Enough
+
+    monkeypatch.setattr(llama, "CHUNK", 16)
+    with pytest.raises(Enough):
+        model.generate(Prompt("let x = 1; " * 12), Sampling(max_tokens=1), check=check)
+    monkeypatch.undo()
+    looks = 0
+    monkeypatch.setattr(model, "_piece", lambda token: b"")
+    with pytest.raises(Enough):
+        model.generate(Prompt("let"), replace(WARM, max_tokens=50), check=check)
+    assert looks == 3

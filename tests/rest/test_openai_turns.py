@@ -26,7 +26,9 @@ class HeldModel:
         self.go = threading.Event()
         self.started: list[str] = []
 
-    def generate(self, prompt: Prompt, sampling: Sampling, on_text: Callable[[str], None] | None = None) -> Generation:
+    def generate(
+        self, prompt: Prompt, sampling: Sampling, on_text: Callable[[str], None] | None = None, *, check: Any = None
+    ) -> Generation:
         self.started.append(prompt.text)
         assert self.go.wait(30)
         if prompt.text == "world":
@@ -149,25 +151,28 @@ def test_a_request_that_does_not_arrive_is_given_up() -> None:
 
 
 class EndlessModel(HeldModel):
-    """Goes on until whoever listens ends it."""
+    """Goes on until whoever listens ends it, with text or without."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.ended = threading.Event()
+        self.text = text
 
-    def generate(self, prompt: Prompt, sampling: Sampling, on_text: Callable[[str], None] | None = None) -> Generation:
+    def generate(
+        self, prompt: Prompt, sampling: Sampling, on_text: Callable[[str], None] | None = None, *, check: Any = None
+    ) -> Generation:
         assert on_text is not None
         try:
             while True:
-                on_text("more ")
+                on_text(self.text) if self.text else check()
         finally:
             self.ended.set()
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_goes_away_in_the_middle_ends_the_work_and_frees_its_place(stream: bool) -> None:
+@pytest.mark.parametrize(("stream", "text"), [(True, "more "), (True, ""), (False, "more "), (False, "")])
+def test_a_client_that_goes_away_in_the_middle_ends_the_work_and_frees_its_place(stream: bool, text: str) -> None:
     async def scene() -> None:
-        model = EndlessModel()
+        model = EndlessModel(text)
         app = create_app(model, "release/x/v1.0.0", max_waiting=0)  # type: ignore[arg-type]
         leaving = asyncio.Event()
         body = json.dumps({"prompt": "x", "stream": stream}).encode()
@@ -189,7 +194,7 @@ def test_a_client_that_goes_away_in_the_middle_ends_the_work_and_frees_its_place
         scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "query_string": b""}
         answering = asyncio.create_task(app({**scope, "asgi": {"spec_version": "2.3"}}, receive, send))
         async with asking(app) as client:
-            if not stream:
+            if not (stream and text):
                 while not (await client.get("/health")).json()["taken"]:
                     await asyncio.sleep(0)
                 leaving.set()
@@ -198,6 +203,6 @@ def test_a_client_that_goes_away_in_the_middle_ends_the_work_and_frees_its_place
             assert model.ended.is_set()
             while (await client.get("/health")).json()["taken"]:
                 await asyncio.sleep(0)
-        assert (b"more" in b"".join(heard)) == stream
+        assert (b"more" in b"".join(heard)) == (stream and text != "")
 
     asyncio.run(asyncio.wait_for(scene(), 60))

@@ -155,10 +155,10 @@ class Endless:
         self.is_closed = False
         self.began = threading.Event()
 
-    def generate(self, prompt: Prompt, sampling: Sampling, on_text: Callable[[str], None]) -> None:
+    def generate(self, prompt: Prompt, sampling: Sampling, *, check: Callable[[], None]) -> None:
         while True:
             self.began.set()
-            on_text("more")
+            check()
 
     def close(self) -> None:
         self.is_closed = True

@@ -23,7 +23,7 @@ from workbench.inference.gguf_header import read_header
 from workbench.inference.native import CHUNK, NativeModel, Settings, library_version
 from workbench.inference.quantise import quantise
 from workbench.inference.text import TextStream
-from workbench.ports.inference import OnText
+from workbench.ports.inference import Check, OnText
 
 MAX_THREADS = 64
 _BLANK = "\u2581"
@@ -121,10 +121,13 @@ class LlamaModel:
             self._check_tokens(tokens)
             return native.logits(tokens)
 
-    def generate(self, prompt: Prompt, sampling: Sampling, on_text: OnText | None = None) -> Generation:
-        """Completion, or fill-in-the-middle when the prompt has a suffix. An exception of ``on_text`` ends it."""
+    def generate(
+        self, prompt: Prompt, sampling: Sampling, on_text: OnText | None = None, *, check: Check | None = None
+    ) -> Generation:
+        """Completion, or fill-in-the-middle when the prompt has a suffix. An exception of ``on_text`` or ``check`` ends
+        it."""
         with self._lock:
-            return self._run(self._prompt_tokens(prompt), sampling, on_text)
+            return self._run(self._prompt_tokens(prompt), sampling, on_text, check)
 
     def replay(self, record: Generation) -> Generation:
         """Generate once more from a record. UserError when it is another model's or needs other settings."""
@@ -141,7 +144,7 @@ class LlamaModel:
                     "open it with the record's settings",
                 )
         with self._lock:
-            return self._run(tuple(record.prompt_tokens), record.sampling, None)
+            return self._run(tuple(record.prompt_tokens), record.sampling)
 
     def _opened(self) -> NativeModel:
         if self._native.closed:
@@ -191,7 +194,9 @@ class LlamaModel:
         if not all(0 <= token < self._native.n_vocab for token in tokens):
             raise UserError("a token id is outside the vocabulary", f"ids are 0 to {self._native.n_vocab - 1}")
 
-    def _run(self, prompt: tuple[int, ...], sampling: Sampling, on_text: OnText | None) -> Generation:
+    def _run(
+        self, prompt: tuple[int, ...], sampling: Sampling, on_text: OnText | None = None, check: Check | None = None
+    ) -> Generation:
         native = self._opened()
         sampler.check(sampling)
         self._check_tokens(prompt)
@@ -207,7 +212,8 @@ class LlamaModel:
         finish = "length"
         fed: Sequence[int] = prompt
         while len(tokens) < sampling.max_tokens:
-            token = sampler.choose(native.feed(fed), sampling, len(tokens), (*prompt, *tokens))
+            logits = self._feed(fed, check)
+            token = sampler.choose(logits, sampling, len(tokens), (*prompt, *tokens))
             if self._ends(token):
                 finish = "end"
                 break
@@ -221,6 +227,15 @@ class LlamaModel:
         if stream.stopped:
             finish = "stop"
         return Generation(stream.text, tuple(tokens), finish, prompt, sampling, self.sha256, self.engine)
+
+    def _feed(self, tokens: Sequence[int], check: Check | None) -> Any:
+        """The logits after ``tokens``; asked before each chunk, as a long prompt may take minutes."""
+        logits = None
+        for at in range(0, len(tokens), CHUNK):
+            if check is not None:
+                check()
+            logits = self._native.feed(tokens[at : at + CHUNK])
+        return logits
 
     def _ends(self, token: int) -> bool:
         """End of generation, or a fill-in-the-middle token, which can only begin another document."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from workbench.domain.generation import Generation, Prompt, Sampling
 
 OnText = Callable[[str], None]  # called with each new piece of valid UTF-8 text
+Check = Callable[[], None]  # called often while there is work, also where there is no text yet; what it raises ends it
 
 
 class LoadedModel(Protocol):
@@ -20,7 +21,9 @@ class LoadedModel(Protocol):
         """numpy float32 [len(tokens), vocab], computed in one batch."""
         ...
 
-    def generate(self, prompt: Prompt, sampling: Sampling, on_text: OnText | None = None) -> Generation:
+    def generate(
+        self, prompt: Prompt, sampling: Sampling, on_text: OnText | None = None, *, check: Check | None = None
+    ) -> Generation:
         """Completion, or fill-in-the-middle when the prompt has a suffix. The same prompt and sampling give the same
         tokens on the same class of machine."""
         ...

@@ -116,7 +116,7 @@ class _Routes:
         if asked.model and not self._is_ours(asked.model):
             return self._other_model(asked.model)
         try:
-            return await (self._stream(asked) if asked.stream else self._whole(asked, request))
+            return await (self._stream(asked, request) if asked.stream else self._whole(asked, request))
         except Busy:
             message = f"{self._turns.taken} requests are answered or wait already; try again"
             return problem(429, message, "busy", retry_s=1)
@@ -137,7 +137,7 @@ class _Routes:
                 if on_text is not None:
                     on_text(text)
 
-            made = self._model.generate(asked.to_prompt(), asked.to_sampling(), hear)
+            made = self._model.generate(asked.to_prompt(), asked.to_sampling(), hear, check=check)
             if asked.logprobs is None:
                 return made, None
             check()
@@ -150,19 +150,27 @@ class _Routes:
 
     async def _whole(self, asked: CompletionRequest, request: Request) -> Response:
         turn = self._take(asked)
-        if not await _unless_gone(turn, request):
-            return Response(status_code=499)
+        try:
+            if not await _comes_first(turn.result, request):
+                return Response(status_code=499)
+        finally:
+            turn.leave()
         made, logprobs = turn.result.result()
         return JSONResponse(self._envelope(asked).whole(made, logprobs))
 
-    async def _stream(self, asked: CompletionRequest) -> Response:
+    async def _stream(self, asked: CompletionRequest, request: Request) -> Response:
         """The first event is awaited, so that a request that cannot be answered gets a status of its own."""
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         turn = self._take(asked, lambda text: _post(loop, pieces, text))
         turn.result.add_done_callback(lambda _: pieces.put_nowait(None))
+        waiting = asyncio.ensure_future(pieces.get())
         try:
-            first = await pieces.get()
+            if not await _comes_first(waiting, request):
+                waiting.cancel()
+                turn.leave()
+                return Response(status_code=499)
+            first = waiting.result()
             if first is None:
                 turn.result.result()  # raises what went wrong
         except BaseException:
@@ -209,15 +217,14 @@ def _post(loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue[str | None], te
         raise Gone from None
 
 
-async def _unless_gone(turn: Turn[Answer], request: Request) -> bool:
-    """Wait for the answer; False, and the turn left, when the client goes first."""
+async def _comes_first(wanted: asyncio.Future[Any], request: Request) -> bool:
+    """Wait for ``wanted``; False when the client goes first."""
     leaving = asyncio.ensure_future(_disconnect(request))
     try:
-        waited: list[asyncio.Future[Any]] = [turn.result, leaving]
+        waited: list[asyncio.Future[Any]] = [wanted, leaving]
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        return turn.result.done()
+        return wanted.done()
     finally:
-        turn.leave()
         leaving.cancel()
 
 

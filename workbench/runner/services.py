@@ -55,7 +55,7 @@ class VersionServices:
                 self._model = None
             self._is_ending.clear()
 
-    def _go_on(self, _text: str) -> None:
+    def _check(self) -> None:
         if self._is_ending.is_set():
             raise WorldError("the Runner is ending", "ask again when it runs")
 
@@ -70,7 +70,7 @@ class VersionServices:
         with self._lock:
             if self._model is None:
                 self._model = self._open_model(self._snapshot)
-            made: Generation = self._model.generate(prompt, sampling, self._go_on)
+            made: Generation = self._model.generate(prompt, sampling, check=self._check)
         finish = "stop" if made.finish == "stop" else "length" if made.finish == "length" else "end"
         return Completion(
             text=made.text,
