@@ -13,7 +13,8 @@ def who(git_dir: str = "") -> str:
     """``Name <email>`` from the environment or Git's configuration, else the login name on this host."""
     name = os.environ.get("GIT_COMMITTER_NAME") or _config("user.name", git_dir) or _login()
     email = os.environ.get("GIT_COMMITTER_EMAIL") or _config("user.email", git_dir)
-    return f"{name} <{email or f'{_login()}@{socket.gethostname()}'}>"
+    found = f"{name} <{email or f'{_login()}@{socket.gethostname()}'}>"
+    return found.encode("utf-8", "replace").decode("utf-8")  # the environment may hold any bytes
 
 
 def _config(key: str, git_dir: str) -> str:

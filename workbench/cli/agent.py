@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.context import Json, Repo, identity, main_is_checked_out, store
+from workbench.cli.context import Json, Repo, Why, identity, main_is_checked_out, store
 from workbench.cli.locate import locate
 from workbench.cli.output import emit, emit_json
 
@@ -17,7 +17,7 @@ Host = Annotated[str, typer.Option("--host", help="Address to listen on; loopbac
 
 def pin(
     release: Annotated[str, typer.Argument(help="release/NAME/vX.Y.Z, or release/NAME for the newest.")],
-    why: Annotated[str, typer.Option("--why", help="Why; it goes into the ledger.")] = "",
+    why: Why = "",
     bump: Annotated[str, typer.Option("--bump", help="At least this: major, minor or patch.")] = "patch",
     repo: Repo = "",
     json: Json = False,

@@ -23,6 +23,12 @@ def filled(context: typer.Context, parameter: typer.CallbackParam, value: str) -
     return value
 
 
+def readable(value: str) -> str:
+    """Words for the record: bytes that are no text become question marks."""
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+Why = Annotated[str, typer.Option("--why", callback=readable, help="Why; it goes into the ledger.")]
 Repo = Annotated[
     str,
     typer.Option("--repo", metavar="PATH", callback=filled, help="The hub or clone to work in (default: around here)."),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.context import Json, Repo, identity, main_is_checked_out, store
+from workbench.cli.context import Json, Repo, Why, identity, main_is_checked_out, store
 from workbench.cli.locate import locate
 from workbench.cli.output import emit, emit_json, fields, size, table, when
 
@@ -150,7 +150,7 @@ def _value(value: object) -> str:
 
 def undo(
     entry: Annotated[int | None, typer.Argument(help="The ledger entry to take back (default: the last one).")] = None,
-    why: Annotated[str, typer.Option("--why", help="Why; it goes into the ledger.")] = "",
+    why: Why = "",
     repo: Repo = "",
     json: Json = False,
 ) -> None:

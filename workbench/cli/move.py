@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.context import Json, Repo, filled, identity, store
+from workbench.cli.context import Json, Repo, filled, identity, readable, store
 from workbench.cli.output import emit, emit_json, table
 from workbench.cli.pipeline import watching
 
@@ -40,7 +40,9 @@ def import_(
     name: Annotated[str, typer.Option("--name", help="The artifact's name.")],
     license: Annotated[str, typer.Option("--license", help="Its licence, as an SPDX expression.")],
     kind: Annotated[str, typer.Option("--kind", help="release or dataset (default: by the file's ending).")] = "",
-    origin: Annotated[str, typer.Option("--origin", help="Where it comes from, for the record.")] = "",
+    origin: Annotated[
+        str, typer.Option("--origin", callback=readable, help="Where it comes from, for the record.")
+    ] = "",
     repo: Repo = "",
     json: Json = False,
 ) -> None:

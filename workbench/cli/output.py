@@ -17,8 +17,8 @@ def emit(text: str = "") -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Left-aligned columns in a terminal or a file; no borders, so that it can be cut and grepped."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    """Left-aligned columns in a terminal or a file; no borders, a row a line, so that it can be cut and grepped."""
+    cells = [[" ".join(harmless(str(cell)).splitlines()) for cell in row] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
     for row in [list(columns), *cells]:
         emit("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -30,7 +30,12 @@ def fields(values: Mapping[str, Any]) -> None:
     width = max((len(key) for key in shown), default=0)
     for key, value in shown.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-        emit(f"{key:<{width}}  {text}")
+        emit(f"{key:<{width}}  {harmless(text)}")
+
+
+def harmless(text: str) -> str:
+    """Words of others (messages, names, reasons) without what a terminal would obey."""
+    return "".join(c if (c >= " " and not "\x7f" <= c <= "\x9f") or c == "\n" else "\ufffd" for c in text)
 
 
 def size(num_bytes: float) -> str:

@@ -40,14 +40,19 @@ def import_file(
     with _workshop(repo.path) as folder:
         counts = release.build(source, folder, trial) if wanted is Kind.RELEASE else dataset.build(source, folder)
         params = {
-            "file": source.path.name, "license": source.license, "origin": origin,
+            "file": _readable(source.path.name), "license": source.license, "origin": origin,
             "sha256": source.sha256, "size": source.size,
         }  # fmt: skip
         staged = repo.artifacts.stage(folder, Manifest(wanted, name, params=params, stage="import", counts=counts))
         if wanted is Kind.RELEASE and source.sha256 not in {file.sha256 for file in staged.manifest.files}:
             raise Refused(f"{source.path.name} changed while it was imported", "import it when nobody writes to it")
-        why = f"import {source.path.name} ({source.license})"
+        why = f"import {_readable(source.path.name)} ({source.license})"
         return repo.artifacts.publish(staged, bump=Bump.MINOR, who=who, why=why)
+
+
+def _readable(name: str) -> str:
+    """A file's name may be any bytes."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _kind(path: Path, kind: str) -> Kind:

@@ -206,8 +206,13 @@ def unbundle(
             _migrate(incoming, repository.path / "objects")
     moves = [RefMove(ref, new=id) for ref, id in new.items()]
     evidence = {"origin": statement.origin, "ledger": statement.ledger, "counter": statement.counter}
-    repository.ledger.change(Action.UNBUNDLE, moves, who=who, why=f"unbundle {file.name}", evidence=evidence)
+    repository.ledger.change(Action.UNBUNDLE, moves, who=who, why=f"unbundle {_readable(file.name)}", evidence=evidence)
     return list(new)
+
+
+def _readable(name: str) -> str:
+    """A file's name may be any bytes."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _opened(file: Path) -> BinaryIO:
