@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import workbench
-from workbench.app.wiring import STAGES
+from workbench.app.wiring import STAGES, stage_specs
 from workbench.domain.stage import StageSpec
 from workbench.pipeline import code
 
@@ -80,6 +80,29 @@ def test_a_change_counts_for_the_stages_that_reach_it_and_no_others(copy: Path) 
     changed = {stage for stage in STAGES if _digest(stage, copy) != before[stage]}
     assert {"tokenizer", "shard"} <= changed
     assert not {"crawl", "filter"} & changed
+
+
+@pytest.mark.parametrize(
+    ("stage", "path"),
+    [
+        ("crawl", "stages/crawl/recorded.py"),
+        ("crawl", "fetch/tar_reader.py"),  # through a port, by an adapter that the stage names
+        ("crawl", "domain/tree_rules.py"),  # by that adapter
+        ("filter", "corpus/jsonl.py"),
+        ("filter", "stages/filter/minhash.py"),  # imported inside a function
+        ("dataset", "domain/canonical.py"),
+        ("tokenizer", "domain/tokens.py"),  # by tokens.spm
+        ("shard", "tokens/fim.py"),
+        ("shard", "config/params.py"),
+    ],
+)
+def test_a_module_that_is_reached_by_others_counts_wherever_it_is_imported(copy: Path, stage: str, path: str) -> None:
+    spec = next(spec for spec in stage_specs() if spec.name == stage)
+    before = _digest(stage, copy, spec.adapters)
+    (copy / path).write_text((copy / path).read_text() + "\n# a word\n")
+    assert _digest(stage, copy, spec.adapters) == before
+    (copy / path).write_text((copy / path).read_text() + "\nADDED = 1\n")
+    assert _digest(stage, copy, spec.adapters) != before
 
 
 @pytest.mark.parametrize("path", ["ports/work.py", "domain/errors.py", "app/wiring.py", "fetch/__init__.py"])
