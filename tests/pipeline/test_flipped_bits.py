@@ -188,6 +188,20 @@ def test_what_the_ref_does_not_reach_is_reported_by_verify_of_all_alone(loose: W
     assert not any(what.startswith("release/rust") for what in found)
 
 
+def test_a_damaged_second_copy_is_reported_by_verify_of_all(good: Whole) -> None:
+    """git reads the other one, so no ref depends on it, until that one goes."""
+    hub = good.copy()
+    victim = git(hub, "rev-parse", "refs/tags/release/rust/v1.0.0:payload/weights.bin").decode().strip()
+    name = git(hub, "pack-objects", "-q", "objects/pack/pack", stdin=victim.encode()).decode().strip()
+    pack = hub / "objects" / "pack" / f"pack-{name}.pack"
+    pack.chmod(0o644)
+    data = bytearray(pack.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    pack.write_bytes(data)
+    found = faults(hub, lambda repository: list(verify_all(repository)))
+    assert f"{pack.name}: its copy of object {victim} is damaged" in found
+
+
 def test_the_command_that_is_named_brings_the_object_back(good: Whole) -> None:
     hub = good.copy()
     victim = git(hub, "rev-parse", "refs/tags/release/rust/v1.0.0:payload/weights.bin").decode().strip()
