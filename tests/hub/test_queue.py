@@ -266,6 +266,26 @@ class World:
         }
 
 
+@pytest.mark.parametrize("first", [True, False], ids=["before it was handled", "after it was handled"])
+def test_a_push_that_was_undone_runs_once_when_it_is_pushed_again(first: bool) -> None:
+    world = World.new()
+    world.push_main(True)
+    world.handle(True)
+    move, tag = RefMove(NAME, world.main, world.commit(world.main)), world.tag()
+    world.push([move, tag], True)
+    entry = world.repository.ledger.head()
+    assert entry is not None
+    if not first:
+        world.handle(True)
+    world.repository.ledger.undo(entry.counter, who=WHO)
+    assert [push.moves for push in world.pending()] == ([(tag,)] if first else [])
+    world.handle(True)
+    world.push([move], True)
+    assert [push.moves for push in world.pending()] == [(move,)]
+    world.handle(True)
+    assert world.pending() == ()
+
+
 OPERATIONS = ("push_main", "push_tag", "push_both", "push_branch", "fail", "pin", "undo", "handle")
 STEPS = st.lists(st.tuples(st.sampled_from(OPERATIONS), st.booleans()), max_size=14)
 

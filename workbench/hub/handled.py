@@ -35,8 +35,11 @@ class Handled:
             self.refs.update({str(ref): ObjectId(id) for ref, id in entry.evidence.get("refs", {}).items()})
         for move in entry.moves if entry.action is not Action.PUSH else ():
             if move.ref.startswith(_SOURCE):
-                if self.refs.get(move.ref, ZERO_ID) == move.old:
+                stands = self.refs.get(move.ref, ZERO_ID)
+                if stands == move.old:
                     self.refs[move.ref] = move.new
+                elif stands == move.new:  # taken back to where all was done: what lay between is over
+                    self.edges = [edge for edge in self.edges if edge.ref != move.ref]
                 else:
                     self.edges = [*self.edges[-MAX_EDGES:], move]
         self._follow()
