@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
 
 import pytest
 
@@ -159,6 +161,36 @@ def test_a_long_step_is_told_of_ever_more_seldom_and_a_new_one_closely_again() -
             plain.on(watch.StepProgress(stage, done, 300, "steps"))
     told = [line.split()[1] for line in out.getvalue().splitlines() if "steps" in line]
     assert told == ["5", "15", "35", "75", "135", "195", "255"] * 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso8859-9", "utf-8"])
+def test_watchers_lose_nothing_in_a_terminal_of_another_encoding(encoding: str) -> None:
+    event = watch.StepLine("words", "日本 é 🦀")
+    out, lines = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    watch.JsonWatcher(lines).on(event)
+    watch.PlainWatcher(out, lambda: 0).on(event)
+    assert watch.decode(lines.buffer.getvalue().decode("ascii")) == event
+    shown = out.buffer.getvalue().decode(encoding)
+    assert shown == f"words      | {event.text}\n" or "\\u65e5\\u672c" in shown
+
+
+@pytest.mark.parametrize("closed", ["pipe", "file", "disk"])
+def test_a_reader_that_has_gone_ends_no_walk(toy, closed: str) -> None:
+    if closed == "pipe":
+        read, write = os.pipe()
+        os.close(read)
+    else:
+        write = os.open("/dev/full", os.O_WRONLY)
+    out = io.StringIO() if closed == "file" else os.fdopen(write, "w")
+    if closed == "file":
+        os.close(write)
+        out.close()
+    record = toy.run(
+        settings=Settings(WHO, 2, watch.Several((watch.JsonWatcher(out), watch.PlainWatcher(out, lambda: 0))))
+    )
+    assert record.state == "succeeded"
+    with contextlib.suppress(OSError):
+        out.close()
 
 
 def test_a_run_that_is_asked_to_stop_is_cancelled_and_can_be_done_again(toy) -> None:

@@ -92,8 +92,8 @@ class Watcher(Protocol):
 
 
 def encode(event: WalkEvent) -> str:
-    """One line, without the newline."""
-    return json.dumps({"event": _KINDS[type(event)], **asdict(event)}, ensure_ascii=False)
+    """One line of ASCII, whatever the reader's encoding, without the newline."""
+    return json.dumps({"event": _KINDS[type(event)], **asdict(event)})
 
 
 def decode(line: str) -> WalkEvent | None:
@@ -200,7 +200,10 @@ def _short(value: float) -> str:
 
 def _write(out: TextIO, line: str) -> None:
     try:
-        out.write(line + "\n")
+        try:
+            out.write(line + "\n")
+        except UnicodeEncodeError:  # a terminal of another encoding
+            out.write(line.encode("ascii", "backslashreplace").decode() + "\n")
         out.flush()
-    except (BrokenPipeError, ValueError):
-        return  # whoever read it has gone; the walk goes on
+    except (OSError, ValueError):
+        return  # whoever read it has gone, or has no room; the walk goes on
