@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -63,3 +65,19 @@ def test_a_pin_under_ones_own_work_tree_says_how_it_catches_up(cli: Any, clone: 
         assert last.startswith("next:  git restore --staged --worktree state ")
         subprocess.run(["git", "restore", "--staged", "--worktree", "state"], cwd=own, check=True)
         assert not subprocess.run(["git", "-C", str(own), "status", "--porcelain"], capture_output=True).stdout
+
+
+def test_status_tells_the_runs_that_somebody_walks_and_no_others(cli: Any, clone: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    subprocess.run(["git", "clone", "-q", "-o", "upstream", f"{clone}.git", str(own)], check=True)
+    folders = [
+        own / ".git/workbench/steps" / run for run in ("01M7YGXS4FZ26NGGWG9K25MMFW", "01M7YH9HRABFZ45RYS0V07FWKW")
+    ]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "lock").touch()
+    with (folders[0] / "lock").open("rb") as walked:
+        fcntl.flock(walked, fcntl.LOCK_EX)
+        assert json.loads(cli(own, "status", "--json").stdout)["running"] == [folders[0].name]
+        assert f"in progress: {folders[0].name}\n" in cli(own, "status").stdout
+    assert json.loads(cli(own, "status", "--json").stdout)["running"] == []
