@@ -66,6 +66,10 @@ def wrong() -> int:
     return "secret"
 
 @tool()
+def endless() -> list[str]:
+    return ["secret"] * 1_000_000
+
+@tool()
 def hang() -> str:
     time.sleep(600)
     return "late"
@@ -146,6 +150,9 @@ def test_the_server_outlives_what_its_tools_do(transport: str, mode: str, reques
                 answer = await client.call_tool(name, {}, read_timeout_seconds=30)
                 assert answer.is_error, name
                 assert "secret" not in str(answer.content)
+            much = await client.call_tool("endless", {}, read_timeout_seconds=30)
+            assert much.is_error
+            assert "are sent at most" in much.content[0].text
             with pytest.raises(MCPError, match="timed out"):
                 await client.call_tool("hang", {}, read_timeout_seconds=0.2)
             said = await client.call_tool("loud", {}, read_timeout_seconds=30)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from workbench.sdk.services import Services
 
 T = TypeVar("T")
+MAX_ANSWER = 4 << 20  # bytes of JSON: as much as a request may have, and far more than an agent can read
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # addresses to listen on, and the names of no machine
 
@@ -105,13 +106,16 @@ def _traced(tool: Tool, snapshot: AgentSnapshot, services: Services, calls: Call
         except WorkbenchError as error:
             raise ToolError(str(error)) from error
         context = trace.get_current_span().get_span_context()
-        answer = Answer[tool.signature.return_annotation]  # type: ignore[name-defined]
-        return answer(
+        answer = Answer[tool.signature.return_annotation](  # type: ignore[name-defined]
             result=result,
             version=snapshot.version,
             release=snapshot.release,
             trace_id=format(context.trace_id, "032x"),
         )
+        size = len(answer.model_dump_json())
+        if size > MAX_ANSWER:
+            raise ToolError(f"the answer has {size} bytes, {MAX_ANSWER} are sent at most: ask for less")
+        return answer
 
     functools.update_wrapper(call, tool.function)
     returned: Any = Answer[tool.signature.return_annotation]  # type: ignore[name-defined]
