@@ -29,6 +29,13 @@ def test_without_bubblewrap_a_run_is_refused_with_the_command_that_installs_it(m
         Bubblewrap().run(Job(argv=["true"]))
 
 
+@pytest.mark.parametrize("name", ["setpriv", "prlimit", "bash"])
+def test_whatever_is_missing_is_named(monkeypatch, name: str):
+    which = requirements.shutil.which
+    monkeypatch.setattr(requirements.shutil, "which", lambda n, **k: None if n == name else which(n, **k))
+    assert f"{name} is not installed; run: " in str(requirements.programs())
+
+
 def test_without_a_filter_for_the_architecture_nothing_runs(monkeypatch, fresh_probe):
     monkeypatch.setattr(requirements.platform, "machine", lambda: "pdp11")
     with pytest.raises(ToolMissing, match="no system-call filter for pdp11"):

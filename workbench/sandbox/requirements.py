@@ -15,8 +15,9 @@ _INSTALL = (
     ("dnf", "sudo dnf install -y bubblewrap util-linux"),
     ("pacman", "sudo pacman -S --noconfirm bubblewrap util-linux"),
     ("zypper", "sudo zypper install -y bubblewrap util-linux"),
-    ("apk", "sudo apk add bubblewrap setpriv util-linux-misc"),
+    ("apk", "sudo apk add bubblewrap setpriv util-linux-misc bash coreutils"),
 )
+_NEEDED = ("bwrap", "setpriv", "prlimit", "bash")  # the last is the first process inside
 _SYSCTLS = (
     (
         "kernel/apparmor_restrict_unprivileged_userns",
@@ -41,7 +42,7 @@ def install_command() -> str:
 
 def programs() -> Programs | str:
     """The programs, or what is missing and how to get it."""
-    found = {name: shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin") for name in ("bwrap", "setpriv", "prlimit")}
+    found = {name: shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin") for name in _NEEDED}
     missing = [name for name, path in found.items() if path is None]
     if sys.platform != "linux":
         return "the sandbox needs Linux: run this on a Linux machine or in a Linux virtual machine"
