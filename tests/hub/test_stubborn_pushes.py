@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from workbench.app import pipelines
 from workbench.app.hub_host import open_hub
 from workbench.app.wiring import open_repository
@@ -19,6 +21,7 @@ from workbench.domain.refs import Kind
 from workbench.domain.run import RunRecord, State
 from workbench.domain.version import Bump
 from workbench.hub import runs
+from workbench.hub.push_run import PushRun
 from workbench.hub.worker import MAX_TRIES, Worker, work
 from workbench.pipeline import watch
 from workbench.pipeline.records import RECORD, RunFolder, Walked
@@ -125,6 +128,28 @@ def test_a_cancel_that_the_walker_did_not_live_to_see_is_not_forgotten(
     assert [record.state for record in desk.runs()] == [State.CANCELLED]
     assert desk.artifacts() == []
     assert desk.waiting() == []
+
+
+def test_a_run_that_is_cancelled_while_it_is_planned_does_not_begin(
+    toy_desk: Any, toy_files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, to_cancel = PushRun._read, []
+
+    def first_look(self: PushRun, run: Ulid) -> RunRecord | None:
+        found = read(self, run)
+        if run in to_cancel:
+            to_cancel.remove(run)
+            toy_desk.cancel(run)
+        return found
+
+    monkeypatch.setattr(PushRun, "_read", first_look)
+    for files in (toy_files("new"), {"agents/a.py": "x = 1\n"}, {**toy_files("newer"), "agents/a.py": "x = 2\n"}):
+        toy_desk.under_test.edit(files)
+        run = toy_desk.told(toy_desk.under_test.push("main"))
+        to_cancel.append(run)
+        assert toy_desk.work() == 1
+        assert runs.show_run(toy_desk.repository, run).state is State.CANCELLED
+    assert toy_desk.artifacts() == ["raw/toy/v1.0.0", "release/toy/v1.0.0"]
 
 
 def test_who_holds_a_run_holds_it_alone_though_others_clear_its_folder(desk: Any) -> None:

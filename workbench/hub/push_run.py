@@ -42,8 +42,10 @@ class PushRun:
             return record
         if len(jobs) == 1 and (record is None or record.kind == jobs[0].kind):
             return self._job(run, jobs[0], trigger, lambda: False, watch.Silent())
-        if record is None or record.kind != "push":
-            record = self._begin(run, jobs, trigger)
+        if record is None:
+            record = self._recorded(run, lambda: self._of(run, jobs, trigger))
+        elif record.kind != "push":
+            record = self._save(self._of(run, jobs, trigger))
         return self._several(run, record, jobs, trigger)
 
     def give_up(self, run: Ulid, error: Exception) -> RunRecord:
@@ -97,16 +99,16 @@ class PushRun:
             record = records.abandon_if_dead(self._hub.repository, record, self._hub.clock)
         try:
             if job.kind == "tier":
-                record = record or self._save(tier_record(self._hub, job, run, trigger))
+                record = record or self._recorded(run, lambda: tier_record(self._hub, job, run, trigger))
                 return TierRun(self._hub, job, is_stopped).run(record)
             repository = self._hub.repository
             planner = Planner(repository, self._derivation.definition(repository.objects, job), job.source)
             if record is None:
                 plan = planner.plan(job.mode)
                 now_ms = self._hub.clock.now_ms()
-                record = self._save(
-                    queued(plan, run=run, trigger=trigger, now_ms=now_ms, options=job.options.to_json())
-                )
+                options = job.options.to_json()
+                fresh = queued(plan, run=run, trigger=trigger, now_ms=now_ms, options=options)
+                record = self._recorded(run, lambda: fresh)
             settings = Settings(who=self._hub.who, watcher=watcher, is_stopped=is_stopped)
             return Walk(planner, job.mode, settings, self._hub.clock).walk(record)
         except WorkbenchError as error:
@@ -134,18 +136,16 @@ class PushRun:
 
     # --- several jobs ------------------------------------------------------------------------------------------------
 
-    def _begin(self, run: Ulid, jobs: Sequence[Job], trigger: str) -> RunRecord:
-        return self._save(
-            RunRecord(
-                id=run,
-                kind="push",
-                subject=", ".join(job.label for job in jobs),
-                source=jobs[0].source if jobs else "",
-                trigger=trigger,
-                steps=tuple(StepRecord(job.label, why=job.why) for job in jobs),
-                options={"runs": {job.label: self._hub.clock.ulid() for job in jobs}},
-                created_ms=self._hub.clock.now_ms(),
-            )
+    def _of(self, run: Ulid, jobs: Sequence[Job], trigger: str) -> RunRecord:
+        return RunRecord(
+            id=run,
+            kind="push",
+            subject=", ".join(job.label for job in jobs),
+            source=jobs[0].source if jobs else "",
+            trigger=trigger,
+            steps=tuple(StepRecord(job.label, why=job.why) for job in jobs),
+            options={"runs": {job.label: self._hub.clock.ulid() for job in jobs}},
+            created_ms=self._hub.clock.now_ms(),
         )
 
     def _fitting(self, record: RunRecord, jobs: Sequence[Job]) -> RunRecord:
@@ -212,6 +212,11 @@ class PushRun:
     def _read(self, run: Ulid) -> RunRecord | None:
         data = self._hub.repository.runs.read(run, RECORD)
         return RunRecord.from_bytes(data) if data is not None else None
+
+    def _recorded(self, run: Ulid, make: Callable[[], RunRecord]) -> RunRecord:
+        """The run's first record; or the one that is there by now, from whoever cancelled it while it was planned."""
+        with RunFolder.of(self._hub.repository, run).held():
+            return self._read(run) or self._save(make())
 
     def _save(self, record: RunRecord) -> RunRecord:
         self._hub.repository.runs.write(record.id, {RECORD: record.to_bytes()})

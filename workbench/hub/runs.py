@@ -24,6 +24,7 @@ from workbench.ports.store import Repository
 POLL_S = 0.1
 PATIENCE_S = 5.0  # with an abandoned run: another worker may take it up
 KEPT_RUNS = 200
+CANCEL_TRIES = 50
 
 
 def list_runs(repository: Repository, limit: int = 50) -> Sequence[RunRecord]:
@@ -89,10 +90,17 @@ def tail_run(
 def cancel_run(repository: Repository, run: Ulid) -> RunRecord:
     """Ask a run to stop, or end one that has not begun. Conflict when it has ended."""
     intent = _intents(repository).get(run)
-    if intent is not None and repository.runs.read(run, RECORD) is None:
-        record = _from_intent(intent).to(State.CANCELLED, error="cancelled before it began")
-        repository.runs.write(run, {RECORD: record.to_bytes()})
-        return record
+    for _ in range(CANCEL_TRIES):
+        if intent is None or repository.runs.read(run, RECORD) is not None:
+            break
+        try:
+            with RunFolder.of(repository, run).held():  # so that the worker does not begin it meanwhile
+                if repository.runs.read(run, RECORD) is None:
+                    record = _from_intent(intent).to(State.CANCELLED, error="cancelled before it began")
+                    repository.runs.write(run, {RECORD: record.to_bytes()})
+                    return record
+        except records.Walked:  # the worker is just writing its record
+            time.sleep(POLL_S)
     return records.request_cancel(repository, run)
 
 
