@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.store.git.copies import MAX_NAMED, _loose_id, damaged_copies
+from workbench.store.git.copies import MAX_NAMED, _loose_id, damaged_copies, damaged_indexes
+from workbench.store.git.doctor import has_bitmap
 from workbench.store.git.encoding import object_id_of
 from workbench.store.git.repository import GitRepository
 
@@ -138,6 +139,24 @@ def test_a_damaged_index_and_a_damaged_checksum_are_told_apart(git_repository, b
     assert what == f"the index of {made.name} is damaged"
     mend(fix)
     assert errors(git_repository.path) == {}
+
+
+def test_a_damaged_bitmap_or_any_other_index_is_named_by_doctor_and_made_again(git_repository, blobs, git):
+    hub = git_repository.path
+    git_repository.maintain()
+    git(hub, "commit-graph", "write", "--reachable")
+    made = [path for end in ("*.bitmap", "*.rev", "multi-pack-index") for path in (hub / "objects/pack").glob(end)]
+    made.append(hub / "objects" / "info" / "commit-graph")
+    assert len(made) >= 3
+    assert list(damaged_indexes(hub)) == []
+    for path in made:
+        flip(path, path.stat().st_size // 2)
+        [finding] = damaged_indexes(hub)
+        assert finding.what.startswith(f"{path.name} is damaged")
+        assert finding in git_repository.check()
+        mend(finding.fix)
+        assert list(damaged_indexes(hub)) == []
+    assert has_bitmap(hub)
 
 
 @given(data=st.binary(max_size=4000), repeat=st.sampled_from([1, 1, 3000]), damage=st.integers(0, 10_000))

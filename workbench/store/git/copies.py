@@ -22,6 +22,10 @@ MAX_NAMED = 20  # damaged copies that are named one by one, in each pack
 _PIECE = 1 << 20
 _HASH = 20
 _LARGE = 1 << 31
+_INDEXES = (
+    *("pack/multi-pack-index", "pack/*.bitmap", "pack/*.rev", "pack/*.mtimes"),
+    *("info/commit-graph", "info/commit-graphs/*.graph"),
+)
 
 
 def damaged_copies(git_dir: Path) -> Iterator[Finding]:
@@ -43,6 +47,20 @@ def damaged_copies(git_dir: Path) -> Iterator[Finding]:
                 fix = f"rm -f {shlex.quote(str(path))}     and verify again: if that was the only copy, it says so"
                 yield Finding("error", f"the loose copy of object {id} is damaged", fix, {"object": id})
     yield Finding("ok", f"{len(packs)} packs and {num} loose objects were read: every copy of an object")
+
+
+def damaged_indexes(git_dir: Path) -> Iterator[Finding]:
+    """Files that git makes of the packs and can make again, whose checksum is not theirs. git itself believes a bitmap
+    as it is, and then sends too little."""
+    for pattern in _INDEXES:
+        for path in sorted((git_dir / "objects").glob(pattern)):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:  # made anew meanwhile
+                continue
+            if hashlib.sha1(data[:-_HASH], usedforsecurity=False).digest() != data[-_HASH:]:
+                fix = f"rm -f {shlex.quote(str(path))} && workbench gc --repo {shlex.quote(str(git_dir))}"
+                yield Finding("error", f"{path.name} is damaged: what git looks up in it may be wrong", fix)
 
 
 def _in_pack(git_dir: Path, pack: Path) -> Iterator[Finding]:

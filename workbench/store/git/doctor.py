@@ -13,6 +13,7 @@ from workbench.domain.errors import WorkbenchError
 from workbench.domain.ids import ZERO_ID
 from workbench.ports.store import Finding
 from workbench.store.git import locks, process, settings
+from workbench.store.git.copies import damaged_indexes
 from workbench.store.git.ledger import LedgerLog
 from workbench.store.git.objects import ObjectStore
 from workbench.store.git.refs import GitRefs
@@ -26,7 +27,7 @@ _LEFTOVERS = re.compile(r"tmp_(?:objdir-incoming-|obj_|object_git2_|pack_|idx_|r
 
 def examine(git_dir: Path, objects: ObjectStore, refs: GitRefs, ledger: LedgerLog) -> Sequence[Finding]:
     found: list[Finding] = []
-    for check in (_git_version, _settings, _hooks, _locks, _leftovers, _bitmap, _integrity):
+    for check in (_git_version, _settings, _hooks, _locks, _leftovers, _bitmap, damaged_indexes, _integrity):
         found.extend(check(git_dir))
     found.extend(_ledger(objects, refs, ledger))
     return found
