@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters
 
 from workbench.app.agents import serve_version
 from workbench.app.template import template_files
@@ -186,3 +187,22 @@ def test_an_unknown_version_is_an_error_that_names_the_nearest(hub: Path) -> Non
     done = subprocess.run(command(hub, "--version", "v1.0.9"), capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 4
     assert "v1.0.1" in done.stderr
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_state_and_contract_are_read_as_resources(hub: Path, mode: str) -> None:
+    async def talk() -> None:
+        async with in_memory(hub, "v1.0.0", mode) as client:
+            assert {str(each.uri) for each in (await client.list_resources()).resources} == {
+                "state://active",
+                "version://current",
+            }
+            state = json.loads((await client.read_resource("state://active")).contents[0].text)
+            assert state["release"]["artifact"] == "release/rust/v1.0.0"
+            current = json.loads((await client.read_resource("version://current")).contents[0].text)
+            assert current["version"] == "v1.0.0"
+            assert set(current["contract"]["tools"]) == {"complete", "crash", "fill_in_middle", "hello", "search"}
+            with pytest.raises(MCPError):
+                await client.read_resource("state://../../etc/passwd")
+
+    anyio.run(talk)
