@@ -172,6 +172,16 @@ def test_two_slots_are_never_the_same():
         assert len({first, second, third}) == 3
 
 
+def test_a_stage_with_a_temporary_folder_of_its_own_takes_no_slot_that_is_in_use(tmp_path: Path, monkeypatch):
+    import tempfile
+
+    with slot() as first:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        with slot() as second:
+            assert first != second
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives each slot a user id of its own")
 def test_started_by_root_each_job_has_a_user_of_its_own_that_is_not_root(sandbox):
     mark = f"slots{os.getpid()}"
@@ -191,4 +201,4 @@ def test_nothing_is_left_in_the_temporary_folder(sandbox, tmp_path: Path, monkey
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     sandbox.run(sh("true", files={"a": b"x"}))
-    assert [p.name for p in tmp_path.iterdir() if "slots" not in p.name] == []
+    assert list(tmp_path.iterdir()) == []

@@ -22,11 +22,13 @@ from workbench.domain.errors import WorldError
 FIRST_UID = 61000  # 61000-61183 is left free by systemd's ranges
 NUM_SLOTS = 64
 WAIT_S = 300.0
+_PLACES = ("/tmp", "/var/tmp")
 
 
 def mark(number: int) -> str:
-    """What the command line of every builder of a jail in this slot has in it."""
-    return f"WORKBENCH_SLOT_{os.geteuid()}_{number}"
+    """What the command line of every builder of a jail in this slot has in it, and of no slot by another folder."""
+    folder = _folder().stat()
+    return f"WORKBENCH_SLOT_{folder.st_dev}_{folder.st_ino}_{number}"
 
 
 @contextlib.contextmanager
@@ -94,7 +96,9 @@ def _end_builders(number: int) -> None:
 
 
 def _folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"workbench-sandbox-slots-{os.geteuid()}"
+    """The same for all processes of this user, wherever their TMPDIR is: a stage has one of its own for each step."""
+    place = next((place for place in _PLACES if os.access(place, os.W_OK)), tempfile.gettempdir())
+    folder = Path(place) / f"workbench-sandbox-slots-{os.geteuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
