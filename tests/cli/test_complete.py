@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from workbench.app.importing.file import import_file
@@ -101,3 +106,25 @@ def test_a_prompt_or_a_record_is_needed(cli: Any, hub: Path, arguments: tuple[st
     done = cli(hub, "complete", "release/tiny", *arguments)
     assert done.returncode == code
     assert says in done.stderr
+
+
+def test_what_the_server_of_the_same_release_answered_is_repeated_by_the_command(
+    cli: Any, hub: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "workbench.cli.entry", "serve", "release/tiny", "--port", "0", "--repo", str(hub)]
+    own = {**os.environ, "WORKBENCH_CACHE_DIR": str(tmp_path)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=own) as server:
+        assert server.stderr is not None
+        try:
+            said = server.stderr.readline()
+            assert said.startswith("release/tiny/v1.0.0 is served at http://127.0.0.1:")
+            with openai.OpenAI(base_url=said.split()[4], api_key="none", max_retries=0) as client:
+                options: Any = {"prompt": "fn a(", "suffix": ") {}", "seed": 3, "temperature": 1.0, "max_tokens": 12}
+                made = client.completions.create(model="release/tiny", extra_body={"min_p": 0.02}, **options)
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.stderr.read()
+            assert server.wait(30) == 0
+    again = cli(hub, "complete", "release/tiny", "--replay", "-", stdin=None, input=made.to_json())
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == made.choices[0].text + "\n"
