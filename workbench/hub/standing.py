@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_Identity = tuple[int, int, int]  # device, inode and, of a file, the time of its last change
+_Identity = tuple[int, int, int]  # device, inode, time of the last change
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Standing:
     """What a process found when it began: its hub's folder, and the files that its code was read from."""
 
     folder: Path
-    _folder: _Identity | None
+    _opened: int | None  # the folder itself: while it is open, no other one has its identity
     _code: Mapping[str, _Identity | None]
 
     @classmethod
@@ -33,26 +34,31 @@ class Standing:
             if name.partition(".")[0] == __name__.partition(".")[0]
             if (file := getattr(module, "__file__", None))
         }
-        return cls(folder, _folder(folder), {file: _file(file) for file in sorted(files)})
+        standing = cls(folder, _open(folder), {file: _identity(file) for file in sorted(files)})
+        if standing._opened is not None:
+            weakref.finalize(standing, os.close, standing._opened)
+        return standing
 
     def holds(self) -> bool:
         """Costs a tenth of a millisecond."""
-        return self.is_in_place() and all(_file(file) == seen for file, seen in self._code.items())
+        return self.is_in_place() and all(_identity(file) == seen for file, seen in self._code.items())
 
     def is_in_place(self) -> bool:
         """Whether the folder that now has our path is the one in which we began."""
-        return self._folder is not None and _folder(self.folder) == self._folder
+        try:
+            return self._opened is not None and os.path.samestat(os.fstat(self._opened), os.stat(self.folder))
+        except OSError:
+            return False
 
 
-def _folder(path: Path) -> _Identity | None:
+def _open(folder: Path) -> int | None:
     try:
-        status = os.stat(path)
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return None
-    return status.st_dev, status.st_ino, 0
 
 
-def _file(path: str) -> _Identity | None:
+def _identity(path: str) -> _Identity | None:
     try:
         status = os.stat(path)
     except OSError:
