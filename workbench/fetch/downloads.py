@@ -3,13 +3,17 @@ deleted at any time."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 BLOCK = 1 << 20
+LEFT_AFTER_S = 600.0
 
 
 def default_folder() -> Path:
@@ -35,10 +39,12 @@ class Downloads:
     def put(self, chunks: Iterable[bytes]) -> tuple[Path, str]:
         """Keep what ``chunks`` gives; its path and sha256. Nothing is left when it fails."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         handle, name = tempfile.mkstemp(prefix=".partial-", dir=self._folder)
         digest = hashlib.sha256()
         try:
             with os.fdopen(handle, "wb") as out:
+                fcntl.flock(out, fcntl.LOCK_EX)  # while it lives, nobody sweeps it
                 for chunk in chunks:
                     digest.update(chunk)
                     out.write(chunk)
@@ -48,6 +54,14 @@ class Downloads:
             Path(name).unlink(missing_ok=True)
             raise
         return path, digest.hexdigest()
+
+    def _sweep(self) -> None:
+        """Remove what killed downloads left; nothing that somebody still writes."""
+        for path in self._folder.glob(".partial-*"):
+            with suppress(OSError), open(path, "rb") as left:
+                if time.time() - path.stat().st_mtime > LEFT_AFTER_S:
+                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
     def drop(self, sha256: str) -> None:
         (self._folder / sha256).unlink(missing_ok=True)
