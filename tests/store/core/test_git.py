@@ -381,6 +381,31 @@ def test_what_is_no_repository_says_so(tmp_path):
         GitRepository(tmp_path)
 
 
+def test_a_repository_of_another_user_is_not_opened(hub, git, tmp_path, monkeypatch):
+    """Its configuration could name a program, as this one does for an object that it lacks."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a repository of another user")
+    ran = tmp_path / "ran"
+    for name, value in {
+        "remote.x.promisor": "true",
+        "remote.x.url": "/",
+        "remote.x.uploadpack": f"touch {ran};",
+    }.items():
+        git(hub, "config", name, value)
+    git(hub, "config", "extensions.partialClone", "x")
+    for path in (hub, *hub.rglob("*")):
+        os.chown(path, 65534, 65534)
+    with pytest.raises(WorldError, match="belongs to another user"):
+        with GitRepository(hub) as repository:
+            repository.objects.exists(ObjectId("1" * 40))
+    assert not ran.exists()
+    trusted = tmp_path / "gitconfig"
+    trusted.write_text(f"[safe]\n\tdirectory = {hub}\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(trusted))
+    with GitRepository(hub) as repository:
+        assert repository.refs.all() == {}
+
+
 # --- settings, doctor, maintenance ------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ Opening costs two small files: a change that was cut off is finished first (``le
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -35,6 +36,7 @@ class GitRepository:
 
     def __init__(self, git_dir: Path, *, clock: Clock | None = None, object_dirs: Sequence[Path] = ()) -> None:
         self._git_dir = common_dir(Path(git_dir))
+        check_owner(self._git_dir)
         self._clock = clock or _WallClock()
         self._database = GitDatabase(self._git_dir, object_dirs=object_dirs)
         self._objects = ObjectStore(self._database)
@@ -138,6 +140,26 @@ def common_dir(git_dir: Path) -> Path:
     if not (git_dir / "objects").is_dir() or not (git_dir / "HEAD").exists():
         raise WorldError(f"not a Git repository: {git_dir}", "make one with `workbench init PATH`")
     return git_dir
+
+
+def check_owner(git_dir: Path) -> None:
+    """WorldError for a repository of another user, unless that one is named in the person's ``safe.directory``: its
+    settings may name programs that git would run for us, and what we write into it would not be its owner's.
+
+    git itself looks only where it searches for a repository; our children are told where theirs is.
+    """
+    owner = os.stat(git_dir).st_uid
+    if owner == os.geteuid():
+        return
+    try:
+        asked = subprocess.run(["git", "-C", os.fspath(git_dir), "rev-parse", "--git-dir"], capture_output=True)
+    except FileNotFoundError:
+        return  # without git nothing is run, and the first use of it says so
+    if asked.returncode:
+        raise WorldError(
+            f"{git_dir} belongs to another user (uid {owner})",
+            "run the command as that user (over ssh or with sudo -u), or work in a clone of your own",
+        )
 
 
 class _WallClock:
