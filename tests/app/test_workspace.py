@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,16 @@ def test_nothing_is_left_of_a_workspace_that_could_not_be_cloned(
     with pytest.raises(WorldError, match="fatal: no"):
         init_workspace(tmp_path / "agent", who=WHO)
     assert list(tmp_path.iterdir()) == [programs]
+
+
+def test_of_two_that_make_one_workspace_at_once_one_is_refused_and_the_other_has_it_whole(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "workbench.cli.entry", "init", "agent"]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate()[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 3], said
+    assert any(b"is there already" in text for text in said)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["agent", "agent.git"]
+    assert subprocess.run(["git", "-C", str(tmp_path / "agent"), "status"], capture_output=True).returncode == 0
 
 
 def test_without_git_the_missing_program_is_named_and_nothing_is_left(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from dataclasses import dataclass
@@ -34,7 +35,12 @@ def init_workspace(path: Path, *, who: str) -> Workspace:
         raise UserError(f"{clone} cannot be made: {error.filename} is no folder", "take another place") from None
     with temporary_folder("init", within=clone.parent) as draft:
         commit = _make_hub(draft / hub.name, who)
-        (draft / hub.name).rename(hub)
+        try:
+            (draft / hub.name).rename(hub)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise _taken(hub, path) from None  # somebody else was faster
     done = person_git.run("clone", "--quiet", "--origin", "hub", "--branch", "main", str(hub), str(clone))
     if done.returncode != 0:
         shutil.rmtree(hub)
@@ -51,12 +57,16 @@ def _places(path: Path) -> tuple[Path, Path]:
         raise UserError(f"{path} is no name for a clone", "give it without .git: the hub is made beside it as PATH.git")
     hub = clone.with_name(clone.name + ".git")
     if os.path.lexists(hub):
-        raise Refused(f"{hub} is there already", f"take another name, or clone it: git clone -o hub {hub} {path}")
+        raise _taken(hub, path)
     if os.path.lexists(clone) and not clone.is_dir():
         raise Refused(f"{clone} is there already and is no folder", "take another name")
     if clone.is_dir() and any(clone.iterdir()):
         raise Refused(f"{clone} is not empty", "give a new or empty folder; the hub is made beside it as PATH.git")
     return hub, clone
+
+
+def _taken(hub: Path, path: Path) -> Refused:
+    return Refused(f"{hub} is there already", f"take another name, or clone it: git clone -o hub {hub} {path}")
 
 
 def _make_hub(hub: Path, who: str) -> ObjectId:
