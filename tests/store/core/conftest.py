@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from workbench.domain.ids import ObjectId
+from workbench.domain.ledger import Action, RefMove
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
 from workbench.store.memory.repository import CountingClock, MemoryRepository
@@ -68,3 +69,16 @@ def git() -> Callable[..., str]:
         return done.stdout + done.stderr
 
     return run
+
+
+@pytest.fixture
+def fill() -> Callable[[GitRepository, list[ObjectId]], None]:
+    """Gives a repository one of each: a branch, a channel, a tag, a ledger entry and a run-cache key."""
+
+    def put(repository: GitRepository, commits: list[ObjectId]) -> None:
+        tag = repository.objects.add_tag("v1.0.0", commits[0], message="first", who="Ada <a@b>", time_ms=1000)
+        names = ("refs/heads/main", "refs/workbench/channels/active")
+        moves = [*(RefMove(name, new=commits[0]) for name in names), RefMove("refs/tags/v1.0.0", new=tag)]
+        repository.ledger.change(Action.PIN, moves, who="Ada", why="first", files={"ab/abcdef": b"{}"})
+
+    return put

@@ -1,0 +1,149 @@
+"""The Git adapter among other writers: stale locks are removed, what was cut off is finished."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+
+import pytest
+
+from workbench.domain.errors import Conflict, WorldError
+from workbench.domain.ids import ObjectId
+from workbench.domain.ledger import Action, RefMove
+from workbench.store.git import locks
+from workbench.store.git.repository import GitRepository
+from workbench.store.git.settings import init_hub
+
+MAIN, ACTIVE = "refs/heads/main", "refs/workbench/channels/active"
+
+
+# --- locks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock is told stale after 0.2 s instead of 1.5, by the same rule."""
+    monkeypatch.setattr(locks, "STALE_AFTER_S", 0.2)
+
+
+def test_a_stale_lock_is_removed_and_the_writer_goes_on(git_repository, commits, hasty):
+    one = commits(git_repository, 1)[0]
+    for name in (MAIN, "refs/workbench/ledger", ACTIVE):
+        lock = git_repository.path / f"{name}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        lock.touch()
+    entry = git_repository.ledger.change(
+        Action.PIN, [RefMove(MAIN, new=one), RefMove(ACTIVE, new=one)], who="a", why=""
+    )
+    assert git_repository.ledger.head() == entry
+    assert locks.lock_files(git_repository.path) == []
+
+
+def test_recover_removes_every_stale_lock(git_repository, commits, hasty, fill):
+    fill(git_repository, commits(git_repository, 1))
+    for name in ("packed-refs", "HEAD", "refs/tags/v9.9.9", MAIN):
+        (git_repository.path / f"{name}.lock").touch()
+    assert git_repository.ledger.recover() == []
+    assert locks.lock_files(git_repository.path) == []
+
+
+def test_the_lock_of_a_git_that_lives_is_left_alone(git_repository, commits, hasty):
+    one = commits(git_repository, 1)[0]
+    with subprocess.Popen(
+        ["git", "update-ref", "--stdin"], cwd=git_repository.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as owner:
+        owner.stdin.write(f"start\nupdate {MAIN} {one}\nprepare\n".encode())
+        owner.stdin.flush()
+        assert owner.stdout.readline() + owner.stdout.readline() == b"start: ok\nprepare: ok\n"
+        assert locks.foreign_git(git_repository.path) == [owner.pid]
+        with pytest.raises(WorldError, match=str(owner.pid)):
+            with git_repository.refs.prepared([RefMove(MAIN, new=one)], patience_s=1.0):
+                pass
+        owner.stdin.close()
+    git_repository.refs.swap([RefMove(MAIN, new=one)])
+
+
+def test_a_prepared_change_of_ours_is_not_swept_by_another_process(git_repository, commits, hasty):
+    one = commits(git_repository, 1)[0]
+    with git_repository.refs.prepared([RefMove(MAIN, new=one)]) as change:
+        with GitRepository(git_repository.path) as other:
+            assert other.refs.sweep() == []
+        change.commit()
+    assert git_repository.refs.get(MAIN) == one
+
+
+def test_writers_of_many_threads_take_turns(git_repository):
+    def work(number: int) -> None:
+        for step in range(8):
+            git_repository.ledger.change(Action.HANDLED, [], who="a", why="", files={f"{number}/{step}": b"x"})
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    cache = git_repository.refs.get("refs/workbench/cache")
+    assert len(list(git_repository.objects.walk(cache))) == 32
+    assert [entry.counter for entry in git_repository.ledger.history(100)] == list(range(32, 0, -1))
+
+
+# --- recovery ---------------------------------------------------------------------------------------------------------
+
+
+def cut_off(repository: GitRepository, old: ObjectId, new: ObjectId) -> None:
+    """Leave what a process leaves that is killed right after the commit point."""
+    ledger = repository.ledger
+    moves = (RefMove(MAIN, old, new), RefMove(ACTIVE, old, new), RefMove("refs/tags/v2.0.0", new=new))
+    before = ledger.head()
+    entry = type(before)(before.counter + 1, Action.PIN, moves, "a", "cut off", 0)
+    commit = ledger._write(entry, before)
+    repository.refs.swap([RefMove("refs/workbench/ledger", before.commit, commit)])
+
+
+def test_opening_finishes_a_change_that_was_cut_off(git_repository, commits, fill):
+    one, two = commits(git_repository, 2)
+    fill(git_repository, [one])
+    cut_off(git_repository, one, two)
+    assert git_repository.refs.get(MAIN) == one
+    with GitRepository(git_repository.path) as opened:
+        assert [opened.refs.get(ref) for ref in (MAIN, ACTIVE, "refs/tags/v2.0.0")] == [two, two, two]
+        assert opened.ledger.recover() == []
+
+
+def test_a_change_finishes_the_one_before_it_first(git_repository, commits, fill):
+    one, two, three = commits(git_repository, 3)
+    fill(git_repository, [one])
+    cut_off(git_repository, one, two)
+    with pytest.raises(Conflict) as lost:
+        git_repository.ledger.change(Action.PIN, [RefMove(MAIN, one, three)], who="a", why="")
+    assert lost.value.current == two
+    assert git_repository.refs.get(ACTIVE) == two
+
+
+def test_a_ref_that_someone_moved_on_since_is_not_moved_back(git_repository, commits, fill):
+    one, two, three = commits(git_repository, 3)
+    fill(git_repository, [one])
+    cut_off(git_repository, one, two)
+    git_repository.refs.swap([RefMove(MAIN, one, three)])
+    rolled = git_repository.ledger.recover()
+    assert [entry.counter for entry in rolled] == [2]
+    assert [git_repository.refs.get(ref) for ref in (MAIN, ACTIVE)] == [three, two]
+
+
+def test_a_person_who_resets_a_branch_afterwards_is_not_overruled(git_repository, commits, fill):
+    one, two = commits(git_repository, 2)
+    fill(git_repository, [one])
+    git_repository.ledger.change(Action.PIN, [RefMove(MAIN, one, two)], who="a", why="")
+    git_repository.refs.swap([RefMove(MAIN, two, one)])
+    with GitRepository(git_repository.path) as opened:
+        assert opened.ledger.recover() == []
+        assert opened.refs.get(MAIN) == one
+
+
+def test_a_clone_that_took_the_ledger_but_not_the_artifacts_opens(git_repository, commits, git, tmp_path, fill):
+    fill(git_repository, commits(git_repository, 1))
+    clone = init_hub(tmp_path / "clone.git")
+    git(clone, "fetch", "--quiet", str(git_repository.path), "refs/workbench/ledger:refs/workbench/ledger")
+    with GitRepository(clone) as opened:
+        assert opened.ledger.head().counter == 1
+        assert set(opened.refs.all()) == {"refs/workbench/ledger"}
