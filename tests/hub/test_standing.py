@@ -231,6 +231,26 @@ def test_standing_tells_a_folder_from_another_with_its_name(tmp_path: Path) -> N
     assert not Standing.now(tmp_path / "nowhere").holds()
 
 
+def test_standing_sees_code_that_is_replaced_at_once_and_code_that_is_written_over_by_a_closer_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "site" / "probe.py"
+    code.parent.mkdir()
+    code.touch()
+    module = types.ModuleType("workbench.probe")
+    module.__file__ = str(code)
+    monkeypatch.setitem(sys.modules, "workbench.probe", module)
+    standing = Standing.now(tmp_path)
+    (code.parent / "__pycache__").mkdir()
+    assert standing.holds(), "what is compiled beside it is not another code"
+    code.write_text("in place")
+    assert not standing.holds_to_the_letter()
+    fresh = Standing.now(tmp_path)
+    (code.parent / "next").write_text("replaced")
+    (code.parent / "next").replace(code)
+    assert not fresh.holds()
+
+
 # --- what lies about --------------------------------------------------------------------------------------------------
 
 

@@ -94,7 +94,7 @@ class PolicyServer:
                 listener.listen(64)
                 self._looks.append(time.monotonic())
                 own = os.stat(name).st_ino
-                self._serve_until_idle(listener, lambda: self._standing.holds() and _is_there(name, own))
+                self._serve_until_idle(listener, lambda: self._standing.holds_to_the_letter() and _is_there(name, own))
                 if _is_there(name, own):  # named from here, so ours also where our path is another hub's by now
                     name.unlink(missing_ok=True)
                 listener.setblocking(False)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _Identity = tuple[int, int, int]  # device, inode, time of the last change
+_Found = dict[str, _Identity | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +26,7 @@ class Standing:
     folder: Path
     _opened: int | None  # the folder itself: while it is open, no other one has its identity
     _code: Mapping[str, _Identity | None]
+    _packages: _Found = field(default_factory=dict)  # the folders of those files, when the files were looked at
 
     @classmethod
     def now(cls, folder: Path) -> Standing:
@@ -34,14 +36,28 @@ class Standing:
             if name.partition(".")[0] == __name__.partition(".")[0]
             if (file := getattr(module, "__file__", None))
         }
-        standing = cls(folder, _open(folder), {file: _identity(file) for file in sorted(files)})
+        packages = _found({os.path.dirname(file) for file in files})
+        standing = cls(folder, _open(folder), _found(files), packages)
         if standing._opened is not None:
             weakref.finalize(standing, os.close, standing._opened)
         return standing
 
     def holds(self) -> bool:
-        """Costs a tenth of a millisecond."""
-        return self.is_in_place() and all(_identity(file) == seen for file, seen in self._code.items())
+        """Asked at every push, so it looks at the folders of the code alone: installers and git replace files there and
+        never write into them. ``holds_to_the_letter`` sees that too."""
+        if not self.is_in_place():
+            return False
+        packages = _found(self._packages)
+        if packages == self._packages:
+            return True
+        if not self.holds_to_the_letter():
+            return False
+        self._packages.update(packages)  # something else came or went there, a folder of compiled code for one
+        return True
+
+    def holds_to_the_letter(self) -> bool:
+        """The same by a look at every file: for quiet moments."""
+        return self.is_in_place() and _found(self._code) == self._code
 
     def is_in_place(self) -> bool:
         """Whether the folder that now has our path is the one in which we began."""
@@ -56,6 +72,10 @@ def _open(folder: Path) -> int | None:
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return None
+
+
+def _found(paths: Iterable[str]) -> _Found:
+    return {path: _identity(path) for path in paths}
 
 
 def _identity(path: str) -> _Identity | None:

@@ -90,7 +90,7 @@ def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
             with _wake_pipe(hub.layout.worker_wake) as wake:
                 records.abandon_dead(hub.repository, hub.clock)
                 worker, tidy = Worker(hub), False
-                while standing.holds():
+                while standing.holds_to_the_letter():
                     try:
                         done = worker.handle_all()
                     except (WorkbenchError, OSError):
@@ -112,7 +112,7 @@ def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
             return num
         if not pending_pushes(hub):
             return num
-        if not standing.holds():  # the package was upgraded
+        if not standing.holds_to_the_letter():  # the package was upgraded
             hub.start_worker()
             return num
 
