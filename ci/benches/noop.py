@@ -38,7 +38,7 @@ def make_dvc(folder: Path) -> None:
         [DVC, "config", "core.analytics", "false"],
         [DVC, "config", "core.check_update", "false"],
     ):
-        subprocess.run(command, cwd=folder, check=True)
+        subprocess.run(command, cwd=folder, check=True, env={**os.environ, "DVC_NO_ANALYTICS": "1"})
     (folder / "0.txt").write_text("start\n")
     for number in range(STAGES):
         before, after = f"{number}.txt", f"{number + 1}.txt"
