@@ -11,11 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from workbench.domain.errors import WorkbenchError
@@ -222,10 +224,19 @@ def own_lane(template: Path, tmp_path: Path, point: Point | None) -> tuple[str, 
             ended = driver.stdout.readline().strip()
             tracer.terminate()
         driver.communicate("end\n" if driver.poll() is None and ended else None)
+    until_nobody_works_in(hub)
     verdict = state_after_recovery(hub, old)
     if ended == "done" and verdict != "new":
         verdict = f"acknowledged, but {verdict}"
     return verdict, place / "trace"
+
+
+def until_nobody_works_in(hub: Path) -> None:
+    """The git children of a killed process end by themselves, and take their locks along; that is not in an instant."""
+    deadline = time.monotonic() + 60
+    while any(os.fspath(hub) in word for p in psutil.process_iter(["cmdline"]) for word in p.info["cmdline"] or []):
+        assert time.monotonic() < deadline, "a program does not end"
+        time.sleep(0.005)
 
 
 @EVERY_OR_SAMPLED
