@@ -22,6 +22,7 @@ from workbench.domain.errors import WorldError
 FIRST_UID = 61000  # 61000-61183 is left free by systemd's ranges
 NUM_SLOTS = 64
 WAIT_S = 300.0
+END_S = 10.0  # for the remains of a killed holder to end
 _PLACES = ("/tmp", "/var/tmp")
 
 
@@ -66,7 +67,7 @@ def sweep() -> None:
 
 
 def _taken(path: Path, number: int) -> int | None:
-    """A descriptor with the slot's lock, clean; None where another process holds it."""
+    """A descriptor with the slot's lock, clean; None where another process holds it or its remains do not end."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,25 +75,46 @@ def _taken(path: Path, number: int) -> int | None:
         os.close(fd)
         return None
     if os.fstat(fd).st_size:
-        _end_builders(number)
+        if not _end_builders(number):
+            os.close(fd)
+            return None
         os.ftruncate(fd, 0)
     return fd
 
 
-def _end_builders(number: int) -> None:
+def _end_builders(number: int) -> bool:
     """Kill every builder of a jail in a slot that nobody holds: one may wait for ever for the word of its parent, which
-    was ended with our predecessor."""
+    was ended with our predecessor. False: some are still there after ``END_S``.
+
+    Done when two looks in a row find none. In the first, one may have begun another after the list was read, and then
+    have been ended by the kernel, with its launcher, before its own turn came; that other one waits, and is seen."""
     wanted = mark(number).encode()
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            fd = os.pidfd_open(int(process.name))
-            try:
-                if wanted in (process / "cmdline").read_bytes().split(b"\0"):
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-            finally:
-                os.close(fd)
+    deadline = time.monotonic() + END_S
+    empty_looks = 0
+    while empty_looks < 2:
+        if time.monotonic() > deadline:
+            return False
+        found = sum(_end_builder(process, wanted) for process in Path("/proc").iterdir() if process.name.isdigit())
+        empty_looks = 0 if found else empty_looks + 1
+    return True
+
+
+def _end_builder(process: Path, wanted: bytes) -> bool:
+    """Kill one process if it is a builder; True when it was, or when it cannot be said yet.
+
+    Between fork and exec it still holds the slot's lock. Within exec, when the lock has gone, it has a program and no
+    command line for a moment; a zombie and a thread of the kernel have neither."""
+    with contextlib.suppress(OSError):
+        fd = os.pidfd_open(int(process.name))
+        try:
+            line = (process / "cmdline").read_bytes()
+            if wanted in line.split(b"\0"):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                return True
+            return not line and bool(os.readlink(process / "exe"))
+        finally:
+            os.close(fd)
+    return False
 
 
 def _folder() -> Path:
