@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -207,11 +208,16 @@ def _end_tracer(pid: int) -> None:
 
 
 def _is_conversing(policy: int) -> bool:
-    """The policy process has a thread for each hook, also for one that was killed after it had asked."""
+    """The policy process has a socket open for each hook, also for one that was killed after it had asked, and one at
+    which it waits for them."""
+    sockets = 0
     try:
-        return len(os.listdir(f"/proc/{policy}/task")) > 1
+        for fd in os.listdir(f"/proc/{policy}/fd"):
+            with suppress(FileNotFoundError):
+                sockets += os.readlink(f"/proc/{policy}/fd/{fd}").startswith("socket:")
     except OSError:
         return False
+    return sockets > 1
 
 
 def _working_in(hub: Path, *but: int) -> list[int]:

@@ -10,6 +10,7 @@ entry, so that a push is all or nothing whenever it is cut off. Not here: the ru
 from __future__ import annotations
 
 import fcntl
+import gc
 import math
 import os
 import select
@@ -19,6 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +40,7 @@ from workbench.hub.planning import Derivation, Job, describe, started_by
 from workbench.hub.policy import CleanTrees, Judged, judge
 from workbench.hub.standing import Standing
 from workbench.hub.tiers import load_tier
-from workbench.hub.wire import Answer, Request, read_request
+from workbench.hub.wire import BEAT_S, Answer, Request, read_request
 from workbench.hub.worker import pending_pushes, poke, worker_is_alive
 from workbench.pipeline import watch
 from workbench.ports.store import Objects
@@ -48,6 +50,7 @@ _NAMED = 5  # refs in the title of a ledger entry; all of them are its moves
 WAITER_LOOKS_S = 1.0  # between two looks at the worker while a pusher waits for a run
 LOOK_AGAIN_S = (1.0, 5.0, 20.0)  # after an accepted push: the worker may have been killed
 LOOK_AROUND_S = 30.0  # between two looks at our own folder and socket
+MAX_CONVERSATIONS = 1000  # at once, most of them waiting for their runs; a thread that is free takes the next one
 ENDING_S = 5.0  # for a process that holds the lock and does not answer any more to let go of it
 
 
@@ -69,8 +72,10 @@ class PolicyServer:
     _judging: threading.Lock = field(default_factory=threading.Lock)
     _accepted: dict[int, Accepted] = field(default_factory=dict)  # by receive-pack, until its proc-receive comes
     _num_moved: int = 0
-    _looks: list[float] = field(default_factory=list)
-    _open: int = 0
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(MAX_CONVERSATIONS, "push"))
+    _pushed_s: float = -math.inf  # when refs were last moved
+    _open: set[Answer] = field(default_factory=set)
+    _beats_s: float = 0.0  # when the open answers are to say next that they are worked on
 
     def __post_init__(self) -> None:
         self._derivation = Derivation(self.hub.specs)
@@ -92,7 +97,8 @@ class PolicyServer:
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(str(name))
                 listener.listen(64)
-                self._looks.append(time.monotonic())
+                self._ensure_worker()
+                gc.freeze()  # what was imported stays: no push waits for a look through all of it
                 own = os.stat(name).st_ino
                 self._serve_until_idle(listener, lambda: self._standing.holds_to_the_letter() and _is_there(name, own))
                 if _is_there(name, own):  # named from here, so ours also where our path is another hub's by now
@@ -101,18 +107,20 @@ class PolicyServer:
                 self._last_guests(listener)
         while self._open:  # the lock is free: nobody waits for those who follow their runs
             time.sleep(0.01)
+            self._beat()
         return True
 
     def _serve_until_idle(self, listener: socket.socket, is_sound: Callable[[], bool]) -> None:
-        last = time.monotonic()
+        last = looked = time.monotonic()
         while True:
             now = time.monotonic()
-            due = [look for look in self._looks if look <= now]
-            if due:
-                self._looks = [look for look in self._looks if look > now]
+            if self._next_look(looked) <= now:
+                looked = now
                 self._ensure_worker()
-            waits = min([self.idle_s, LOOK_AROUND_S, *(look - now for look in self._looks)])
-            if select.select([listener.fileno()], [], [], max(0.0, waits))[0]:
+            self._beat()
+            beats = self._beats_s if self._open else math.inf
+            wakes = min(now + self.idle_s, now + LOOK_AROUND_S, self._next_look(looked), beats)
+            if select.select([listener.fileno()], [], [], max(0.0, wakes - time.monotonic()))[0]:
                 connection = listener.accept()[0]
                 if not self._standing.holds():
                     connection.close()  # without a word: the client starts one that is what it should be
@@ -120,9 +128,14 @@ class PolicyServer:
                 self._take(connection)
                 last = time.monotonic()
                 continue
-            is_idle = not self._open and not self._looks and time.monotonic() - last >= self.idle_s
+            is_due = self._open or self._next_look(looked) < math.inf
+            is_idle = not is_due and time.monotonic() - last >= self.idle_s
             if is_idle or not is_sound():
                 return
+
+    def _next_look(self, looked: float) -> float:
+        """When to look again whether the worker lives, having done so at ``looked``."""
+        return min((at for after in LOOK_AGAIN_S if (at := self._pushed_s + after) > looked), default=math.inf)
 
     def _last_guests(self, listener: socket.socket) -> None:
         """Those who connected while the socket was being removed."""
@@ -138,11 +151,20 @@ class PolicyServer:
                 connection.close()
 
     def _take(self, connection: socket.socket) -> None:
-        self._open += 1
-        threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
-
-    def _converse(self, connection: socket.socket) -> None:
         answer = Answer(connection)
+        if not self._open:
+            self._beats_s = time.monotonic() + BEAT_S
+        self._open.add(answer)
+        self._pool.submit(self._converse, connection, answer)
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if now >= self._beats_s:
+            self._beats_s = now + BEAT_S
+            for answer in list(self._open):
+                answer.beat()
+
+    def _converse(self, connection: socket.socket, answer: Answer) -> None:
         accepted = False
         try:
             request = read_request(connection)
@@ -163,7 +185,7 @@ class PolicyServer:
             _log_traceback()
         finally:
             answer.end(accepted)
-            self._open -= 1
+            self._open.discard(answer)
 
     # --- pre-receive -------------------------------------------------------------------------------------------------
 
@@ -241,15 +263,19 @@ class PolicyServer:
             if accepted is None or accepted.push.moves != moves or accepted.stood != self._stands():
                 accepted = self._judge(request)
             run = self._move(accepted)
-            now = time.monotonic()
-            self._looks = sorted([*self._looks, *(now + after for after in LOOK_AGAIN_S)])[-100:]
+            self._pushed_s = time.monotonic()
         options = accepted.push.options
         said = ["workbench: nothing to run" + (" (-o ci.skip)" if options.skip else "")]
         if accepted.jobs:
             said = [f"workbench: run {run}", *accepted.lines, f"follow: workbench runs tail {run}"]
-        answer.say("".join(f"{line}\n" for line in said))
+        text = "".join(f"{line}\n" for line in said)
+        is_followed = options.wait and accepted.jobs
+        if is_followed:
+            answer.say(text)
+        else:
+            answer.end(True, text)
         self._ensure_worker()
-        if options.wait and accepted.jobs:
+        if is_followed:
             try:
                 self._wait(run, options.wait_s, answer)
             except (WorkbenchError, OSError) as error:  # the push stands, whatever became of its run

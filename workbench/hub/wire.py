@@ -8,6 +8,7 @@ new, ref; a line each). The answer is text for the pusher;
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from workbench.domain.errors import Refused
 MAX_REQUEST_BYTES = 1 << 20
 BEAT_S = 1.0
 READ_S = 10.0
+SAY_S = 10.0  # for a client that does not read
 
 
 @dataclass(frozen=True)
@@ -45,31 +47,49 @@ def read_request(connection: socket.socket) -> Request:
 
 
 class Answer:
-    """Text and a verdict for one connection; beats while it is open. A pusher who has gone is no error."""
+    """Text and a verdict for one connection. A pusher who has gone is no error."""
 
     def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(SAY_S)
         self._connection = connection
         self._lock = threading.Lock()
-        self._ended = threading.Event()
         self.gone = False
-        threading.Thread(target=self._beat, daemon=True).start()
 
     def say(self, text: str) -> None:
         if text:
-            self._send(text.encode("utf-8", "backslashreplace").replace(b"\0", b"?").replace(b"\1", b"?"))
+            self._send(_clean(text))
 
-    def end(self, accepted: bool) -> None:
-        self._ended.set()
-        self._send(b"\0" + (b"0" if accepted else b"1"))
-        self._connection.close()
+    def end(self, accepted: bool, text: str = "") -> None:
+        """The last words and the verdict, at once: the pusher's client wakes once for both. After that nothing is
+        said any more, also not another verdict."""
+        self._send(_clean(text) + b"\0" + (b"0" if accepted else b"1"))
+        with self._lock:
+            self.gone = True
+            self._connection.close()
 
-    def _beat(self) -> None:
-        while not self._ended.wait(BEAT_S):
-            self._send(b"\1")
+    def beat(self) -> None:
+        """Say that the push is still worked on; to be called every ``BEAT_S``. Never waits: whoever does not read has
+        something to read already."""
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self.gone:
+                    os.write(self._connection.fileno(), b"\1")  # a socket with a time limit does not block
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.gone = True
+            finally:
+                self._lock.release()
 
     def _send(self, data: bytes) -> None:
         with self._lock:
+            if self.gone:
+                return
             try:
                 self._connection.sendall(data)
             except OSError:
                 self.gone = True
+
+
+def _clean(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace").replace(b"\0", b"?").replace(b"\1", b"?")

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from workbench.domain.errors import Corrupt, ToolMissing, WorkbenchError, WorldError
+from workbench.store.git import watchdog
 
 # On every command line of ours: durable before it is acknowledged, no hooks of whoever made the repository.
 _ALWAYS = ("-c", "core.fsync=all", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0")
@@ -195,13 +195,8 @@ class Service:
     @contextmanager
     def bounded(self, seconds: float) -> Iterator[None]:
         """A child that has not answered by then is killed, so that whoever waits gets ``ServiceEnded``, not silence."""
-        timer = threading.Timer(seconds, self._running().kill)
-        timer.daemon = True
-        timer.start()
-        try:
+        with watchdog.WATCHDOG.bounded(seconds, self._running().kill):
             yield
-        finally:
-            timer.cancel()
 
     def gone_wrong(self) -> ServiceEnded:
         """To raise when an answer is not one to what was asked: the child is ended, nothing it says later is read."""

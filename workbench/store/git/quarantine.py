@@ -19,27 +19,40 @@ _KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 
 
 class QuarantineDatabase:
-    """``Database`` over the objects of ``git_dir`` and of the folders that receive-pack put a push into."""
+    """``Database`` over the objects of ``git_dir`` and of the folders that receive-pack put a push into.
+
+    The push's own are looked at first: most questions are about them, and a hub may have many packs."""
 
     def __init__(self, git_dir: Path, quarantine: Sequence[Path] = ()) -> None:
-        self._both = pygit2.Odb(str(git_dir / "objects"))
-        for folder in quarantine:
-            self._both.add_disk_alternate(str(folder))
+        self._hub = pygit2.Odb(str(git_dir / "objects"))
+        self._all = [*(pygit2.Odb(str(folder)) for folder in quarantine), self._hub]
 
     def header(self, id: ObjectId) -> tuple[str, int] | None:
-        try:
-            kind, size = self._both.read_header(id)
-        except KeyError:
-            return None
-        return _KINDS[int(kind)], int(size)
+        found = self._find(id)
+        return found[1:] if found else None
+
+    def known(self, id: ObjectId) -> bool:
+        """Whether the hub itself has it."""
+        return pygit2.Oid(hex=id) in self._hub
 
     def read(self, id: ObjectId) -> tuple[str, bytes]:
-        found = self.header(id)
+        found = self._find(id)
         if found is None:
             raise NotFound(f"no object {id} in this push", "push it again")
-        if found[1] > READ_LIMIT_BYTES:
-            raise Refused(f"object {id} is {found[1]} bytes; {READ_LIMIT_BYTES} can be read at once", "split it")
-        return found[0], bytes(self._both.read(id)[1])
+        objects, kind, size = found
+        if size > READ_LIMIT_BYTES:
+            raise Refused(f"object {id} is {size} bytes; {READ_LIMIT_BYTES} can be read at once", "split it")
+        return kind, bytes(objects.read(id)[1])
+
+    def _find(self, id: ObjectId) -> tuple[pygit2.Odb, str, int] | None:
+        """Where an object is, its kind, and its size in bytes."""
+        for objects in self._all:
+            try:
+                kind, size = objects.read_header(id)
+            except KeyError:
+                continue
+            return objects, _KINDS[int(kind)], int(size)
+        return None
 
     def stream(self, id: ObjectId, out: Callable[[bytes], object]) -> int:
         data = self.read(id)[1]
@@ -57,7 +70,6 @@ class QuarantinedObjects:
     """What the hub's policy asks of a push (``workbench.hub.objects.PushedObjects``)."""
 
     def __init__(self, git_dir: Path, quarantine: Sequence[Path] = ()) -> None:
-        self._hub = pygit2.Odb(str(git_dir / "objects"))
         self._database = QuarantineDatabase(git_dir, quarantine)
         self.view = ObjectStore(self._database)
 
@@ -68,4 +80,4 @@ class QuarantinedObjects:
         return self._database.read(id)[1]
 
     def known(self, id: ObjectId) -> bool:
-        return pygit2.Oid(hex=id) in self._hub
+        return self._database.known(id)

@@ -25,6 +25,7 @@ _ID = re.compile(r"[0-9a-f]{40}\Z")
 _LOCKED = re.compile(r"Unable to create '([^']+\.lock)': File exists")
 _MAX_SYMBOLIC = 5
 _NO_WAIT = ("-c", "core.filesRefLockTimeout=0", "-c", "core.packedRefsTimeout=0")
+_NO_GUESSING = ("-c", "core.warnAmbiguousRefs=false")  # an id is not looked up as a name, in twelve places
 # git-check-ref-format(1), with less allowed: every ref lies below refs/, ASCII without blanks and quotes.
 _REF = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|\Z)|@\{|\.\Z|/\Z|\./))refs/[!#$%&'()+,\-./0-9;<=>@A-Z_a-z{|}]+\Z")
 
@@ -91,7 +92,8 @@ class GitRefs:
         if ref != "HEAD":
             check_ref(ref)
         try:
-            return (self._git_dir / ref).read_text("ascii", "replace").strip()
+            with open(f"{self._git_dir}/{ref}", "rb", buffering=0) as file:
+                return file.readall().decode("ascii", "replace").strip()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None
 
@@ -212,7 +214,7 @@ class Updater:
 
     def __init__(self, git_dir: Path) -> None:
         # git does not wait for locks here: we do, holding nothing, so that a stale one can be told and removed.
-        self._service = process.Service(git_dir, *_NO_WAIT, "update-ref", "--stdin", "--no-deref")
+        self._service = process.Service(git_dir, *_NO_WAIT, *_NO_GUESSING, "update-ref", "--stdin", "--no-deref")
         self._prepared = False
 
     def prepare(self, moves: Sequence[RefMove]) -> None:
