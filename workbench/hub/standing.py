@@ -55,13 +55,12 @@ class Standing:
         now = time.monotonic()
         if now - self._looked[0] < FRESH_S:
             return True
-        self._looked[0] = now
         packages = _found(self._packages)
-        if packages == self._packages:
-            return True
-        if not self.holds_to_the_letter():
-            return False
-        self._packages.update(packages)  # something else came or went there, a folder of compiled code for one
+        if packages != self._packages:
+            if not self.holds_to_the_letter():
+                return False
+            self._packages.update(packages)  # something else came or went there, a folder of compiled code for one
+        self._looked[0] = now
         return True
 
     def holds_to_the_letter(self) -> bool:

@@ -92,15 +92,15 @@ def _end_builders(number: int) -> bool:
     deadline = time.monotonic() + END_S
     empty_looks = 0
     while empty_looks < 2:
+        found = {_end_builder(process, wanted) for process in Path("/proc").iterdir() if process.name.isdigit()}
         if time.monotonic() > deadline:
-            return False
-        found = sum(_end_builder(process, wanted) for process in Path("/proc").iterdir() if process.name.isdigit())
-        empty_looks = 0 if found else empty_looks + 1
+            return True not in found
+        empty_looks = 0 if found - {False} else empty_looks + 1
     return True
 
 
-def _end_builder(process: Path, wanted: bytes) -> bool:
-    """Kill one process if it is a builder; True when it was, or when it cannot be said yet.
+def _end_builder(process: Path, wanted: bytes) -> bool | None:
+    """Kill one process if it is a builder; whether it was. None: that cannot be said yet.
 
     Between fork and exec it still holds the slot's lock. Within exec, when the lock has gone, it has a program and no
     command line for a moment; a zombie and a thread of the kernel have neither."""
@@ -111,7 +111,7 @@ def _end_builder(process: Path, wanted: bytes) -> bool:
             if wanted in line.split(b"\0"):
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
                 return True
-            return not line and bool(os.readlink(process / "exe"))
+            return None if not line and os.readlink(process / "exe") else False
         finally:
             os.close(fd)
     return False
