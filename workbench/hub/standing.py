@@ -8,16 +8,12 @@ them next starts them again. Not here: who asks, and when.
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-import time
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-FRESH_S = 0.02  # from a push's first question to its last; the next push takes longer to come
 
 _Identity = tuple[int, int, int]  # device, inode, time of the last change
 _Found = dict[str, _Identity | None]
@@ -31,7 +27,6 @@ class Standing:
     _opened: int | None  # the folder itself: while it is open, no other one has its identity
     _code: Mapping[str, _Identity | None]
     _packages: _Found = field(default_factory=dict)  # the folders of those files, when the files were looked at
-    _looked: list[float] = field(default_factory=lambda: [-math.inf])  # at those folders last
 
     @classmethod
     def now(cls, folder: Path) -> Standing:
@@ -48,19 +43,16 @@ class Standing:
         return standing
 
     def holds(self) -> bool:
-        """Asked twice at every push, so it looks at the folders of the code alone, and not again within ``FRESH_S``:
-        installers and git replace files there and never write into them. ``holds_to_the_letter`` sees that too."""
+        """Asked at every push, so it looks at the folders of the code alone: installers and git replace files there and
+        never write into them. ``holds_to_the_letter`` sees that too."""
         if not self.is_in_place():
             return False
-        now = time.monotonic()
-        if now - self._looked[0] < FRESH_S:
-            return True
         packages = _found(self._packages)
-        if packages != self._packages:
-            if not self.holds_to_the_letter():
-                return False
-            self._packages.update(packages)  # something else came or went there, a folder of compiled code for one
-        self._looked[0] = now
+        if packages == self._packages:
+            return True
+        if not self.holds_to_the_letter():
+            return False
+        self._packages.update(packages)  # something else came or went there, a folder of compiled code for one
         return True
 
     def holds_to_the_letter(self) -> bool:
