@@ -272,10 +272,10 @@ class PolicyServer:
         is_followed = options.wait and accepted.jobs
         if is_followed:
             answer.say(text)
-        else:
-            answer.end(True, text)
         self._ensure_worker()
-        if is_followed:
+        if not is_followed:
+            answer.end(True, text)
+        else:
             try:
                 self._wait(run, options.wait_s, answer)
             except (WorkbenchError, OSError) as error:  # the push stands, whatever became of its run
