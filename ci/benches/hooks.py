@@ -1,6 +1,7 @@
-"""What the hooks add to a small push: p50 of pushing one commit into two hubs, with and without them, in turns.
+"""What the hooks add to a small push: p50 of pushing one commit into three hubs, with and without them, in turns.
 
 Prints one JSON object; milliseconds. ``--pushes N`` (default 60). The policy process is warm, as after a first push.
+The third hub has two hooks that do nothing: what starting two programs takes on this machine, at this moment.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import signal
 import statistics
 import subprocess
@@ -18,6 +20,7 @@ from pathlib import Path
 from workbench.app.hub_host import install_hub
 
 AIM_MS = 10.0
+EMPTY = "#!/usr/bin/perl\nexit 0\n"
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -27,10 +30,15 @@ def git(folder: Path, *arguments: str) -> None:
 def measure(pushes: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory(prefix="workbench-bench-") as name:
         root = Path(name)
-        hubs = {kind: install_hub(root / f"{kind}.git") for kind in ("with", "without")}
-        for hook in (hubs["without"] / "hooks").iterdir():
-            hook.unlink()
-        git(hubs["without"], "config", "--unset", "receive.procReceiveRefs")
+        hubs = {kind: install_hub(root / f"{kind}.git") for kind in ("with", "without", "empty")}
+        for kind in ("without", "empty"):
+            for hook in (hubs[kind] / "hooks").iterdir():
+                hook.unlink()
+            git(hubs[kind], "config", "--unset", "receive.procReceiveRefs")
+        for name in ("pre-receive", "post-receive"):
+            hook = hubs["empty"] / "hooks" / name
+            hook.write_text(EMPTY)
+            hook.chmod(0o755)
         clone = root / "clone"
         subprocess.run(["git", "init", "-q", "-b", "main", str(clone)], check=True)
         git(clone, "config", "user.name", "bench")
@@ -40,7 +48,8 @@ def measure(pushes: int) -> dict[str, object]:
             (clone / "notes.txt").write_text(f"{number}\n")
             git(clone, "add", "notes.txt")
             git(clone, "commit", "-q", "-m", f"note {number}")
-            order = list(hubs.items()) if number % 2 else list(hubs.items())[::-1]
+            order = list(hubs.items())
+            random.shuffle(order)  # who comes after a slow one is slower
             for kind, hub in order:
                 started = time.perf_counter()
                 git(clone, "push", "-q", str(hub), "main")
@@ -54,6 +63,7 @@ def measure(pushes: int) -> dict[str, object]:
         "pushes": pushes,
         "push_p50_ms": round(p50["without"], 2),
         "push_with_hooks_p50_ms": round(p50["with"], 2),
+        "added_by_empty_p50_ms": round(p50["empty"] - p50["without"], 2),
         "added_p50_ms": round(p50["with"] - p50["without"], 2),
         "added_paired_p50_ms": round(
             statistics.median(a - b for a, b in zip(times["with"], times["without"], strict=True)), 2

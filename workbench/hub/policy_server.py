@@ -1,8 +1,8 @@
 """The resident policy process: answers hooks over a socket, moves the refs of accepted pushes, wakes the worker.
 
 One per hub, started by the first push that finds none, gone after a while without pushes, or when its folder or its
-code is another (``standing``). ``pre-receive`` judges a push
-while its objects are in quarantine; ``proc-receive`` moves its refs: one by compare-and-swap, several as one ledger
+code is another (``standing``); its threads are ``reception``'s. ``pre-receive`` judges a push while its objects are in
+quarantine; ``proc-receive`` moves its refs: one by compare-and-swap, several as one ledger
 entry, so that a push is all or nothing whenever it is cut off. Not here: the rules (``policy``) and what is started
 (``planning``).
 """
@@ -13,14 +13,12 @@ import fcntl
 import gc
 import math
 import os
-import select
 import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,9 +36,10 @@ from workbench.hub.context import Hub, PushedRepository
 from workbench.hub.intents import Intent
 from workbench.hub.planning import Derivation, Job, describe, started_by
 from workbench.hub.policy import CleanTrees, Judged, judge
+from workbench.hub.reception import Reception
 from workbench.hub.standing import Standing
 from workbench.hub.tiers import load_tier
-from workbench.hub.wire import BEAT_S, Answer, Request, read_request
+from workbench.hub.wire import Answer, Request, read_request
 from workbench.hub.worker import pending_pushes, poke, worker_is_alive
 from workbench.pipeline import watch
 from workbench.ports.store import Objects
@@ -50,7 +49,7 @@ _NAMED = 5  # refs in the title of a ledger entry; all of them are its moves
 WAITER_LOOKS_S = 1.0  # between two looks at the worker while a pusher waits for a run
 LOOK_AGAIN_S = (1.0, 5.0, 20.0)  # after an accepted push: the worker may have been killed
 LOOK_AROUND_S = 30.0  # between two looks at our own folder and socket
-MAX_CONVERSATIONS = 1000  # at once, most of them waiting for their runs; a thread that is free takes the next one
+LOOK_SOON_S = 1.0  # the same while somebody is answered: what is due is known when that has ended
 ENDING_S = 5.0  # for a process that holds the lock and does not answer any more to let go of it
 
 
@@ -72,10 +71,7 @@ class PolicyServer:
     _judging: threading.Lock = field(default_factory=threading.Lock)
     _accepted: dict[int, Accepted] = field(default_factory=dict)  # by receive-pack, until its proc-receive comes
     _num_moved: int = 0
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(MAX_CONVERSATIONS, "push"))
     _pushed_s: float = -math.inf  # when refs were last moved
-    _open: set[Answer] = field(default_factory=set)
-    _beats_s: float = 0.0  # when the open answers are to say next that they are worked on
 
     def __post_init__(self) -> None:
         self._derivation = Derivation(self.hub.specs)
@@ -87,82 +83,46 @@ class PolicyServer:
         layout.create()
         os.chdir(layout.git_dir)  # a socket's path has at most 107 bytes, so it is named from here
         name = layout.socket.relative_to(layout.git_dir)
-        with open(layout.policy_lock, "ab") as lock:
-            if not _is_held(lock, name):
-                return False
-            lock.truncate(0)
-            lock.write(b"%d\n" % os.getpid())
-            lock.flush()
-            name.unlink(missing_ok=True)
-            with socket.socket(socket.AF_UNIX) as listener:
+        with socket.socket(socket.AF_UNIX) as listener:
+            reception = Reception(listener, self._converse, self._standing.holds)
+            with open(layout.policy_lock, "ab") as lock:
+                if not _is_held(lock, name):
+                    return False
+                lock.truncate(0)
+                lock.write(b"%d\n" % os.getpid())
+                lock.flush()
+                name.unlink(missing_ok=True)
                 listener.bind(str(name))
                 listener.listen(64)
                 self._ensure_worker()
                 gc.freeze()  # what was imported stays: no push waits for a look through all of it
                 own = os.stat(name).st_ino
-                self._serve_until_idle(listener, lambda: self._standing.holds_to_the_letter() and _is_there(name, own))
+                reception.open()
+                self._stay(reception, lambda: self._standing.holds_to_the_letter() and _is_there(name, own))
                 if _is_there(name, own):  # named from here, so ours also where our path is another hub's by now
                     name.unlink(missing_ok=True)
-                listener.setblocking(False)
-                self._last_guests(listener)
-        while self._open:  # the lock is free: nobody waits for those who follow their runs
-            time.sleep(0.01)
-            self._beat()
+                reception.close()
+            reception.finish()  # the lock is free: nobody waits for those who follow their runs
         return True
 
-    def _serve_until_idle(self, listener: socket.socket, is_sound: Callable[[], bool]) -> None:
-        last = looked = time.monotonic()
-        while True:
+    def _stay(self, reception: Reception, is_sound: Callable[[], bool]) -> None:
+        """Until nobody came for a while, or we are not what we were started as."""
+        looked = time.monotonic()
+        while not reception.has_ended:
             now = time.monotonic()
             if self._next_look(looked) <= now:
                 looked = now
                 self._ensure_worker()
-            self._beat()
-            beats = self._beats_s if self._open else math.inf
-            wakes = min(now + self.idle_s, now + LOOK_AROUND_S, self._next_look(looked), beats)
-            if select.select([listener.fileno()], [], [], max(0.0, wakes - time.monotonic()))[0]:
-                connection = listener.accept()[0]
-                if not self._standing.holds():
-                    connection.close()  # without a word: the client starts one that is what it should be
-                    return
-                self._take(connection)
-                last = time.monotonic()
-                continue
-            is_due = self._open or self._next_look(looked) < math.inf
-            is_idle = not is_due and time.monotonic() - last >= self.idle_s
-            if is_idle or not is_sound():
+            is_due = reception.is_busy or self._next_look(looked) < math.inf
+            ends = math.inf if is_due else reception.called_s + self.idle_s
+            if ends <= now or not is_sound():
                 return
+            around = now + (LOOK_SOON_S if reception.is_busy else LOOK_AROUND_S)
+            reception.wait(min(around, self._next_look(looked), ends))
 
     def _next_look(self, looked: float) -> float:
         """When to look again whether the worker lives, having done so at ``looked``."""
         return min((at for after in LOOK_AGAIN_S if (at := self._pushed_s + after) > looked), default=math.inf)
-
-    def _last_guests(self, listener: socket.socket) -> None:
-        """Those who connected while the socket was being removed."""
-        while True:
-            try:
-                connection = listener.accept()[0]
-            except BlockingIOError:
-                break
-            connection.setblocking(True)
-            if self._standing.holds():
-                self._take(connection)
-            else:
-                connection.close()
-
-    def _take(self, connection: socket.socket) -> None:
-        answer = Answer(connection)
-        if not self._open:
-            self._beats_s = time.monotonic() + BEAT_S
-        self._open.add(answer)
-        self._pool.submit(self._converse, connection, answer)
-
-    def _beat(self) -> None:
-        now = time.monotonic()
-        if now >= self._beats_s:
-            self._beats_s = now + BEAT_S
-            for answer in list(self._open):
-                answer.beat()
 
     def _converse(self, connection: socket.socket, answer: Answer) -> None:
         accepted = False
@@ -185,7 +145,6 @@ class PolicyServer:
             _log_traceback()
         finally:
             answer.end(accepted)
-            self._open.discard(answer)
 
     # --- pre-receive -------------------------------------------------------------------------------------------------
 
@@ -226,10 +185,10 @@ class PolicyServer:
     def _quarantine(self, request: Request) -> list[Path]:
         if not request.quarantine:
             return []
-        folder = Path(request.quarantine).resolve()
-        if folder.parent != (self.hub.layout.git_dir / "objects").resolve():
+        folder = os.path.realpath(request.quarantine)
+        if not _is_same(os.path.dirname(folder), self.hub.layout.git_dir / "objects"):
             raise Refused("the quarantine is not inside this hub", "push through git-receive-pack")
-        return [folder]
+        return [Path(folder)]
 
     def _check_definitions(self, view: Objects, judged: Judged) -> None:
         if judged.main is not None and rules.under_any(judged.changed, ("ci/tiers.toml",)):
@@ -375,6 +334,13 @@ def _is_there(name: Path, inode: int) -> bool:
     """Whether the socket that has this name is still ours."""
     try:
         return os.stat(name).st_ino == inode
+    except OSError:
+        return False
+
+
+def _is_same(one: str, other: Path) -> bool:
+    try:
+        return os.path.samefile(one, other)
     except OSError:
         return False
 

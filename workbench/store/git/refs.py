@@ -216,9 +216,11 @@ class Updater:
         # git does not wait for locks here: we do, holding nothing, so that a stale one can be told and removed.
         self._service = process.Service(git_dir, *_NO_WAIT, *_NO_GUESSING, "update-ref", "--stdin", "--no-deref")
         self._prepared = False
+        self._started = False  # the next transaction is begun with the end of one, when nobody waits for it
 
     def prepare(self, moves: Sequence[RefMove]) -> None:
-        lines = ["start"]
+        lines = [] if self._started else ["start"]
+        self._started = False
         for move in moves:
             if move.old == move.new:
                 lines.append(f"verify {move.ref} {object_id(move.old)}")
@@ -235,7 +237,7 @@ class Updater:
         assert self._prepared
         self._prepared = False
         try:
-            self._ask("commit", "commit")
+            self._end("commit")
         except process.ServiceEnded as error:
             raise process.explain("moving refs", error.stderr) from error
 
@@ -243,7 +245,11 @@ class Updater:
         if self._prepared:
             self._prepared = False
             with suppress(process.ServiceEnded):  # it has ended, and with it the transaction
-                self._ask("abort", "abort")
+                self._end("abort")
+
+    def _end(self, verb: str) -> None:
+        self._ask(f"{verb}\nstart", verb)
+        self._started = True
 
     def close(self) -> None:
         self._service.close()
