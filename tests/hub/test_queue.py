@@ -297,7 +297,7 @@ def play(steps: list[tuple[str, bool]]) -> World:
     return world
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STEPS)
 def test_every_push_that_is_not_handled_is_pending_once_and_in_order(steps: list[tuple[str, bool]]) -> None:
     world = play(steps)
@@ -310,7 +310,7 @@ def test_every_push_that_is_not_handled_is_pending_once_and_in_order(steps: list
     assert set(meant) == {move for _, move in expected} | {m for m in world.untold if m not in world.done}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(STEPS)
 def test_dealing_with_the_first_push_leaves_the_others(steps: list[tuple[str, bool]]) -> None:
     world = play(steps)
@@ -324,7 +324,7 @@ def test_dealing_with_the_first_push_leaves_the_others(steps: list[tuple[str, bo
 # --- the fold of the ledger -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps=STEPS, reads=st.sets(st.integers(0, 14)))
 def test_a_fold_that_goes_on_equals_one_from_the_beginning(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, bool]], reads: set[int]
@@ -368,7 +368,7 @@ def test_an_index_that_is_garbage_is_rebuilt(tmp_path: Path, data: bytes) -> Non
     assert json.loads(path.read_bytes())["commit"] == world.handled().commit
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

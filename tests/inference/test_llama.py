@@ -109,7 +109,7 @@ def test_threads_that_share_a_model_do_not_disturb_each_other(model: LlamaModel)
 # --- Tokens and prompts
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(max_size=80))
 def test_token_ids_are_the_tokenizer_s_and_spell_the_text(model: LlamaModel, tokenizer: Tokenizer, text: str) -> None:
     ids = model.tokenize(text)

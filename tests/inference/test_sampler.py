@@ -34,7 +34,7 @@ def naive(logits: list[float], sampling: Sampling, step: int) -> int:
     return kept[-1]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.integers(-60, 60), min_size=2, max_size=50),
     st.integers(0, 60),

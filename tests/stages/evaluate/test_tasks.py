@@ -76,7 +76,7 @@ def test_without_a_span_or_a_fit_there_is_no_task():
     assert task("fn f() { let a = 1; }\n" * 20_000) is None  # too long to parse
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=200))
 def test_any_text_has_spans_that_lie_in_it(text: str):
     for start, end in spans(f"fn f() {{ let a = 1; {text} }}"):

@@ -58,7 +58,7 @@ def estimate(one: bytes, two: bytes) -> float:
     return float((a == b).mean())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0.0, 1.0), st.integers(0, 1000))
 def test_signatures_estimate_the_exact_similarity(share: float, seed: int):
     one = words(seed)
@@ -139,7 +139,7 @@ def test_the_bands_are_those_that_the_recall_was_measured_with():
     assert (index.b, index.r) == (25, 10)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.0, 0.03, 0.2, 0.6])), max_size=10), st.randoms())
 def test_what_is_dropped_does_not_depend_on_the_order_of_the_files(about: list[tuple[int, float]], shuffler):
     texts = [" ".join(changed(words(seed, 150), share, n)).encode() for n, (seed, share) in enumerate(about)]

@@ -133,7 +133,7 @@ BEGINS = [
 ENDS = ["", "\n", "\n\n", "  ", "\t\n", "\r\n", "// end  ", "/// end", "\r"]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(BEGINS), st.lists(st.tuples(ITEM, BLANKS).map("".join), max_size=5), st.sampled_from(ENDS))
 def test_an_independent_lexer_reads_the_same_tokens_before_and_after(begin: str, items: list[str], end: str):
     source = (begin + "".join(items) + end).encode()

@@ -120,7 +120,7 @@ def summed(leaves: list[torch.Tensor], ranks: int) -> list[torch.Tensor]:
     return [found[rank] for rank in range(ranks)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**31), height=st.integers(3, 5))
 def test_the_sum_has_the_same_bits_however_many_ranks_share_the_work(seed: int, height: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -200,7 +200,7 @@ def test_parts_of_another_model_are_not_taken() -> None:
 
 
 @given(size=st.integers(0, 20_000), seed=st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_norm_is_the_norm_and_no_thread_count_changes_it(size: int, seed: int) -> None:
     vector = torch.randn(size, generator=torch.Generator().manual_seed(seed))
     found = norm(vector)

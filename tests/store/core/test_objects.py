@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.domain.errors import NotFound, Refused, UserError
@@ -175,7 +175,7 @@ PATHS = st.lists(PART, min_size=1, max_size=3).map("/".join)
 
 
 @given(st.dictionaries(PATHS, st.binary(max_size=8), max_size=12), st.dictionaries(PATHS, st.none(), max_size=6))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 def test_a_tree_holds_what_was_put_in_less_what_was_taken_out(files, removals):
     objects = ObjectStore(MemoryDatabase())
     files = {p: d for p, d in files.items() if not any(p != q and (q + "/").startswith(p + "/") for q in files)}

@@ -48,7 +48,7 @@ class Trickle(io.BytesIO):
         return super().read(max(1, (size or 0) // 3))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 2**32),
     size=st.integers(0, 9 * MIB),

@@ -35,7 +35,7 @@ def write(git_dir: Path, blobs: list[bytes]) -> list[ObjectId]:
 
 
 @given(st.binary(max_size=200_000), st.sampled_from([0, 1]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_inflater_reads_what_we_deflate(data: bytes, level: int) -> None:
     assert zlib.decompress(deflate(data, level)) == data
 
