@@ -165,6 +165,7 @@ class Lane:
                 _end_tracer(policy)
             assert time.monotonic() < deadline, "a program of the push does not end"
             time.sleep(0.005)
+        _end_tracer(policy)
 
     def strike(self, point: Point) -> None:
         """One push under one fault; then the same again without it must make it whole."""
