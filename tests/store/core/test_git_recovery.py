@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 
+import psutil
 import pytest
 
 from workbench.domain.errors import Conflict, WorldError
@@ -70,6 +71,16 @@ def test_a_prepared_change_of_ours_is_not_swept_by_another_process(git_repositor
             assert other.refs.sweep() == []
         change.commit()
     assert git_repository.refs.get(MAIN) == one
+
+
+def test_a_git_of_ours_that_was_killed_while_it_had_nothing_to_do_is_replaced(git_repository, commits):
+    one, two = commits(git_repository, 2)
+    git_repository.refs.swap([RefMove(MAIN, new=one)])
+    of_ours = [child for child in psutil.Process().children() if f"--git-dir={git_repository.path}" in child.cmdline()]
+    (idle,) = [child for child in of_ours if "update-ref" in child.cmdline()]
+    idle.kill()
+    git_repository.refs.swap([RefMove(MAIN, one, two)])
+    assert git_repository.refs.get(MAIN) == two
 
 
 def test_writers_of_many_threads_take_turns(git_repository):

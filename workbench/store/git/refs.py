@@ -139,7 +139,8 @@ class GitRefs:
         waits = locks.backoff(patience_s)
         while True:
             with self._lock:
-                updater = self._idle.pop() if self._idle else Updater(self._git_dir)
+                waited = bool(self._idle)
+                updater = self._idle.pop() if waited else Updater(self._git_dir)
             attempt = stack.enter_context(ExitStack())
             attempt.enter_context(locks.transaction(self._git_dir))
             try:
@@ -147,6 +148,8 @@ class GitRefs:
                 return updater
             except process.ServiceEnded as error:
                 attempt.close()
+                if waited and not error.stderr:  # it was killed, perhaps long ago: nothing was moved
+                    continue
                 self._raise_if_settled(moves, error.stderr)
                 locked = Path(match[1]) if (match := _LOCKED.search(error.stderr)) else None
             except BaseException:
