@@ -2,9 +2,8 @@
 
 One per hub, started by the first push that finds none, gone after a while without pushes, or when its folder or its
 code is another (``standing``); its threads are ``reception``'s. ``pre-receive`` judges a push while its objects are in
-quarantine; ``proc-receive`` moves its refs: one by compare-and-swap, several as one ledger
-entry, so that a push is all or nothing whenever it is cut off. Not here: the rules (``policy``) and what is started
-(``planning``).
+quarantine; ``proc-receive`` moves its refs: one by compare-and-swap, several as one ledger entry, so that a push is all
+or nothing whenever it is cut off. Not here: the rules (``policy``) and what is started (``planning``).
 """
 
 from __future__ import annotations
