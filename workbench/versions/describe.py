@@ -95,7 +95,10 @@ def find_artifact(repository: Repository, text: str) -> Artifact:
         newest = repository.artifacts.latest(refs.Kind(kind), refs.check_name(name, "artifact name"))
         if newest is None:
             known = sorted({f"{tag.kind}/{tag.name}" for tag in repository.artifacts.list()})
-            raise NotFound(f"there is no {short}", f"there are: {', '.join(known) or 'no artifacts yet'}")
+            hint = (
+                f"there are: {', '.join(known)}" if known else "there are no artifacts yet: start with `workbench run`"
+            )
+            raise NotFound(f"there is no {short}", hint)
         return repository.artifacts.get(newest)
     if short.count("/") != 2:
         raise UserError(f"not an artifact: {text!r}", "write KIND/NAME/vX.Y.Z, or KIND/NAME for the newest")
