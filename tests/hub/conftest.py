@@ -407,8 +407,7 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def shared_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubUnderTest]:
-    """For pushes that are refused: they change nothing, so one hub serves them all. It has a main and a v1.0.0."""
+def refusing_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubUnderTest]:
     made = make_hub(tmp_path_factory.mktemp("shared"))
     made.commit("first", README="hello\n")
     made.git("tag", "-a", "v1.0.0", "-m", "one")
@@ -417,6 +416,20 @@ def shared_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubUnderTes
     yield made
     made.kill("policy")
     made.kill("worker")
+
+
+@pytest.fixture
+def shared_hub(refusing_hub: HubUnderTest) -> HubUnderTest:
+    """For pushes that are refused: they change nothing, so one hub serves them all. It has a main, whose only commit
+    has no parent, and a v1.0.0; the clone has these and no other, whatever the test before did there."""
+    stand = refusing_hub.source_refs()
+    refusing_hub.git("checkout", "-q", "--force", "--detach", stand["refs/heads/main"])
+    for line in refusing_hub.git("for-each-ref", "--format=%(refname)", "refs/heads", "refs/tags").splitlines():
+        refusing_hub.git("update-ref", "-d", line)
+    for ref, id in stand.items():
+        refusing_hub.git("update-ref", ref, id)
+    refusing_hub.git("checkout", "-q", "main")
+    return refusing_hub
 
 
 @pytest.fixture
