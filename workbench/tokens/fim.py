@@ -70,28 +70,38 @@ def split(window: str, draws: Draws, spm_rate: float) -> Span:
     return Span(window[:first], window[first:second], window[second:], layout)
 
 
-def arrange(text: str, policy: FimPolicy, draws: Draws) -> list[Span] | None:
-    """The document's spans, or None when it stays as it is."""
+def encode_document(tokenizer: Tokenizer, text: str) -> list[int]:
+    """``<s> text </s>``."""
+    return [tokenizer.ids[BEGIN], *tokenizer.encode(text), tokenizer.ids[END]]
+
+
+def encode_span(tokenizer: Tokenizer, span: Span) -> list[int]:
+    """``<s> … </s>``, as a prompt for the middle and its answer."""
+    prompt = tokenizer.fim_prompt(span.prefix, span.suffix, span.layout)
+    return [*prompt, *tokenizer.encode(span.middle), tokenizer.ids[END]]
+
+
+def encode_spans(
+    tokenizer: Tokenizer, text: str, policy: FimPolicy, draws: Draws, longest: int
+) -> list[list[int]] | None:
+    """The ids of a document's spans, or None when it stays as it is. A window that takes more than ``longest`` tokens
+    is halved and drawn again; one character is left as it is."""
     if not draws.happens(policy.rate):
         return None
-    return [split(window, draws, policy.spm_rate) for window in windows(text, policy.window)]
-
-
-def encode_document(tokenizer: Tokenizer, text: str, spans: list[Span] | None) -> list[int]:
-    """``<s> … </s>``, once for a plain document, once for each span."""
-    begin, end = tokenizer.ids[BEGIN], tokenizer.ids[END]
-    if spans is None:
-        return [begin, *tokenizer.encode(text), end]
-    ids: list[int] = []
-    for span in spans:
-        ids += tokenizer.fim_prompt(span.prefix, span.suffix, span.layout)
-        ids += tokenizer.encode(span.middle)
-        ids.append(end)
-    return ids
+    found: list[list[int]] = []
+    waiting = [*windows(text, policy.window)][::-1]
+    while waiting:
+        window = waiting.pop()
+        ids = encode_span(tokenizer, split(window, draws, policy.spm_rate))
+        if len(ids) <= longest or len(window) == 1:
+            found.append(ids)
+        else:
+            waiting += [*windows(window, -(-len(window) // 2))][::-1]
+    return found
 
 
 def decode_document(tokenizer: Tokenizer, ids: list[int]) -> str:
-    """The text that ``encode_document`` was given: rearranged spans are put back in order."""
+    """The text of a document, or of its spans one after the other: each is put back in order."""
     return b"".join(_part_bytes(tokenizer, part) for part in _parts(tokenizer, ids)).decode()
 
 

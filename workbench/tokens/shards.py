@@ -1,12 +1,14 @@
-"""Shard files: a split's documents as one stream of token ids, cut into rows of the model's context.
+"""Shard files: a split's documents as rows of the model's context, each a row of ``packing``.
 
-The stream loses nothing: a document that does not end with its row goes on in the next, also across files. Only the
-last row of a split is filled up with ``<pad>``. ``index.json`` says what there is::
+Plain text that does not end with its row goes on at the beginning of the next, also across files.
+``index.json`` says what there is::
 
-    {"format": 1, "dtype": "uint16", "vocab_size": 4096, "context": 512, "pad": 3, "tokenizer": sha256,
+    {"format": 2, "dtype": "uint16", "vocab_size": 4096, "context": 512, "pad": 3, "begin": 1, "end": 2,
+     "tokenizer": sha256,
      "splits": {"train": {"files": [{"name", "rows", "sha256"}], "rows", "tokens", "documents", "bytes"}}, "fim": {…}}
 
-``tokens`` counts without the filling, ``bytes`` is UTF-8 text (what bits per byte are counted over).
+``tokens`` counts without the filling, ``bytes`` is UTF-8 text (what bits per byte are counted over); ``begin`` and
+``end`` stand around each document and span.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ import numpy.typing as npt
 from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import Corrupt, NotFound
 from workbench.domain.ids import Digest, digest
+from workbench.tokens.packing import RowPacker
 
-FORMAT = 1
+FORMAT = 2  # 1: a stream without a break, so spans were cut, and no begin and end
 INDEX_FILE = "index.json"
 
 Ids = npt.NDArray[np.int64]
@@ -49,12 +52,19 @@ class SplitIndex:
     def rows(self) -> int:
         return sum(file.rows for file in self.files)
 
+    @property
+    def predicted(self) -> int:
+        """Tokens that something is learnt of, about: of a document all but its first."""
+        return self.tokens - self.documents
+
 
 @dataclass(frozen=True)
 class ShardIndex:
     vocab_size: int
     context: int
     pad: int
+    begin: int | None  # None in format 1
+    end: int | None
     tokenizer: str  # sha256 of tokenizer.model
     splits: Mapping[str, SplitIndex]
     fim: Mapping[str, Any] = field(default_factory=dict)
@@ -81,6 +91,8 @@ class ShardIndex:
             "vocab_size": self.vocab_size,
             "context": self.context,
             "pad": self.pad,
+            "begin": self.begin,
+            "end": self.end,
             "tokenizer": self.tokenizer,
             "splits": splits,
             "fim": dict(self.fim),
@@ -91,8 +103,9 @@ class ShardIndex:
     def load(cls, folder: Path) -> ShardIndex:
         try:
             raw = json.loads((folder / INDEX_FILE).read_bytes())
-            if raw["format"] != FORMAT:
+            if raw["format"] not in (1, FORMAT):
                 raise Corrupt(f"shards have format {raw['format']!r}", "upgrade workbench, or build the shards again")
+            begin, end = (None, None) if raw["format"] == 1 else (int(raw["begin"]), int(raw["end"]))
             splits = {
                 name: SplitIndex(
                     tuple(ShardFile(f["name"], int(f["rows"]), digest(f["sha256"])) for f in split["files"]),
@@ -102,7 +115,8 @@ class ShardIndex:
                 )
                 for name, split in raw["splits"].items()
             }
-            return cls(raw["vocab_size"], raw["context"], raw["pad"], raw["tokenizer"], splits, raw["fim"])
+            sizes = raw["vocab_size"], raw["context"], raw["pad"]
+            return cls(*sizes, begin, end, raw["tokenizer"], splits, raw["fim"])
         except FileNotFoundError as error:
             raise NotFound(f"no {INDEX_FILE} in {folder}", "give a folder of shards") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -110,43 +124,48 @@ class ShardIndex:
 
 
 class ShardWriter:
-    """Writes one split's stream into files of ``rows_per_file`` rows; ``finish`` fills the last row up."""
+    """Packs one split into rows and writes them into files of ``rows_per_file``; ``finish`` ends the last row."""
 
-    def __init__(self, folder: Path, split: str, *, dtype: np.dtype[Any], context: int, pad: int, rows_per_file: int):
-        self._folder, self._split, self._dtype = folder, split, dtype
-        self._context, self._pad, self._file_tokens = context, pad, rows_per_file * context
-        self._waiting: list[npt.NDArray[Any]] = []
-        self._num_waiting = 0
+    def __init__(self, folder: Path, split: str, index: ShardIndex, *, rows_per_file: int):
+        self._folder, self._split, self._dtype = folder, split, index.dtype
+        self._packer = RowPacker(index.context, index.pad)
+        self._rows_per_file = rows_per_file
+        self._rows: list[npt.NDArray[Any]] = []
         self._files: list[ShardFile] = []
         self._tokens = self._documents = self._bytes = 0
 
-    def add(self, ids: npt.NDArray[Any], *, documents: int, size_bytes: int) -> None:
-        """Append the ids of whole documents."""
-        self._tokens += len(ids)
+    def add(
+        self,
+        plain: npt.NDArray[Any],
+        spans: Sequence[npt.NDArray[Any]] = (),
+        *,
+        documents: int,
+        size_bytes: int,
+    ) -> None:
+        """Append the ids of whole documents: those that stay as they are, and spans."""
+        self._tokens += len(plain) + sum(map(len, spans))
         self._documents += documents
         self._bytes += size_bytes
-        while self._num_waiting + len(ids) >= self._file_tokens:
-            room = self._file_tokens - self._num_waiting
-            self._waiting.append(ids[:room].astype(self._dtype))
-            self._write()
-            ids = ids[room:]
-        self._waiting.append(ids.astype(self._dtype))
-        self._num_waiting += len(ids)
+        self._write(self._packer.add(plain, spans))
 
     def finish(self) -> SplitIndex:
-        if self._num_waiting:
-            filling = -self._num_waiting % self._context
-            self._waiting.append(np.full(filling, self._pad, self._dtype))
-            self._write()
+        self._write(self._packer.finish())
+        if self._rows:
+            self._write_file()
         return SplitIndex(tuple(self._files), self._tokens, self._documents, self._bytes)
 
-    def _write(self) -> None:
-        data = np.concatenate(self._waiting).tobytes()
+    def _write(self, rows: Iterable[npt.NDArray[Any]]) -> None:
+        for row in rows:
+            self._rows.append(row.astype(self._dtype))
+            if len(self._rows) == self._rows_per_file:
+                self._write_file()
+
+    def _write_file(self) -> None:
+        data = np.concatenate(self._rows).tobytes()
         name = f"{self._split}-{len(self._files):05d}.bin"
         (self._folder / name).write_bytes(data)
-        rows = len(data) // self._dtype.itemsize // self._context
-        self._files.append(ShardFile(name, rows, Digest(hashlib.sha256(data).hexdigest())))
-        self._waiting, self._num_waiting = [], 0
+        self._files.append(ShardFile(name, len(self._rows), Digest(hashlib.sha256(data).hexdigest())))
+        self._rows = []
 
 
 class SplitReader:
@@ -166,12 +185,15 @@ class SplitReader:
         return self.split.rows
 
     def read(self, rows: Sequence[int] | Iterable[int]) -> tuple[Ids, Ids]:
-        """Inputs and targets, both [rows, context]. A row's last target is the next row's first token; after the last
-        row, and wherever nothing is to be learnt, it is the pad id."""
+        """Inputs and targets, both [rows, context]. A row's last target is the next row's first token. The target is
+        the pad id where nothing is to be learnt: after the last row, after the end of a document, and where the text is
+        not gone on with but another begins."""
         inputs = [self._row(row) for row in rows]
         x = np.stack(inputs).astype(np.int64)
         following = np.array([self._first(row + 1) for row in rows], np.int64)
         y = np.concatenate([x[:, 1:], following[:, None]], axis=1)
+        if self.index.end is not None:
+            y[(x == self.index.end) | (x == self.index.pad) | (y == self.index.begin)] = self.index.pad
         return x, y
 
     def _row(self, row: int) -> npt.NDArray[Any]:

@@ -28,15 +28,15 @@ Train = Callable[..., StageResult]
 def write_shards(folder: Path, *, rows: int = 24, validation_rows: int = 5, seed: int = 0) -> Path:
     """Counting up by ones from a random start: the next token is the last one plus one."""
     folder.mkdir(parents=True, exist_ok=True)
-    index = ShardIndex(VOCABULARY, CONTEXT, PAD, "a" * 64, {})
+    index = ShardIndex(VOCABULARY, CONTEXT, PAD, 1, 2, "a" * 64, {})
     pick = np.random.default_rng(seed)
     splits = {}
     for split, count in (("train", rows), ("validation", validation_rows)):
-        writer = ShardWriter(folder, split, dtype=index.dtype, context=CONTEXT, pad=PAD, rows_per_file=10)
+        writer = ShardWriter(folder, split, index, rows_per_file=10)
         for start in pick.integers(8, 32, size=count):
             writer.add(np.arange(start, start + CONTEXT) % VOCABULARY, documents=1, size_bytes=3 * CONTEXT)
         splits[split] = writer.finish()
-    ShardIndex(VOCABULARY, CONTEXT, PAD, "a" * 64, splits).save(folder)
+    ShardIndex(VOCABULARY, CONTEXT, PAD, 1, 2, "a" * 64, splits).save(folder)
     return folder
 
 

@@ -86,10 +86,10 @@ def test_a_number_that_is_none_stops_the_step_and_leaves_the_weights_as_they_wer
 
 
 def test_a_step_with_nothing_to_predict_says_so(tmp_path: Path) -> None:
-    index = ShardIndex(64, 16, 3, "a" * 64, {})
-    writer = ShardWriter(tmp_path, "train", dtype=index.dtype, context=16, pad=3, rows_per_file=8)
+    index = ShardIndex(64, 16, 3, 1, 2, "a" * 64, {})
+    writer = ShardWriter(tmp_path, "train", index, rows_per_file=8)
     writer.add(np.full(16 * 8, 3), documents=1, size_bytes=1)
-    ShardIndex(64, 16, 3, "a" * 64, {"train": writer.finish()}).save(tmp_path)
+    ShardIndex(64, 16, 3, 1, 2, "a" * 64, {"train": writer.finish()}).save(tmp_path)
     made = trainer(tmp_path, params())
     with pytest.raises(StageFailed, match=r"step 0 has nothing to predict(.|\n)*give more data"):
         steps(made, 1)

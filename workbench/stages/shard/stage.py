@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from workbench.domain.errors import UserError
 from workbench.domain.stage import StageResult
-from workbench.domain.tokens import PAD
+from workbench.domain.tokens import BEGIN, END, PAD
 from workbench.ports.work import StageContext
 from workbench.stages.shard.params import ShardParams
 from workbench.tokens import documents
 from workbench.tokens.documents import Range
-from workbench.tokens.fim import Draws, FimPolicy, arrange, encode_document
+from workbench.tokens.fim import Draws, FimPolicy, encode_document, encode_spans
 from workbench.tokens.shards import ShardIndex, ShardWriter, SplitIndex
 from workbench.tokens.tokenizer import Tokenizer
 
@@ -29,9 +29,10 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Encoded:
-    """The ids of a range's documents, one after the other."""
+    """The ids of a range: of the documents that stay as they are, one after the other, and of the others' spans."""
 
-    ids: npt.NDArray[np.uint32]
+    plain: npt.NDArray[np.uint32]
+    spans: Sequence[npt.NDArray[np.uint32]]
     documents: int
     bytes: int
     rearranged: int
@@ -41,7 +42,8 @@ def run(context: StageContext) -> StageResult:
     """Leaves ``<split>-00000.bin …`` and ``index.json``."""
     params = ShardParams.model_validate(context.params)
     tokenizer = Tokenizer.load(context.inputs["tokenizer"])
-    index = ShardIndex(tokenizer.vocab_size, params.context, tokenizer.ids[PAD], tokenizer.sha256, {})
+    begin, end, pad = (tokenizer.ids[name] for name in (BEGIN, END, PAD))
+    index = ShardIndex(tokenizer.vocab_size, params.context, pad, begin, end, tokenizer.sha256, {})
     splits: dict[str, SplitIndex] = {}
     rearranged = 0
     for split in SPLITS:
@@ -56,7 +58,7 @@ def run(context: StageContext) -> StageResult:
         "seed": context.seed,
         "documents": rearranged,
     }
-    ShardIndex(index.vocab_size, index.context, index.pad, index.tokenizer, splits, fim).save(context.output)
+    replace(index, splits=splits, fim=fim).save(context.output)
     return StageResult(
         counts={
             f"{split}_{what}": getattr(found, what) for split, found in splits.items() for what in ("tokens", "rows")
@@ -65,36 +67,33 @@ def run(context: StageContext) -> StageResult:
     )
 
 
-def encode(task: tuple[int, Range], *, tokenizer: Path, seed: int, policy: FimPolicy) -> Encoded:
+def encode(task: tuple[int, Range], *, tokenizer: Path, seed: int, policy: FimPolicy, context: int) -> Encoded:
     """The documents of one range in one epoch. A function of its arguments alone."""
     epoch, part = task
     loaded = _loaded(tokenizer)
-    ids: list[int] = []
+    plain: list[int] = []
+    arranged: list[npt.NDArray[np.uint32]] = []
     number = size_bytes = rearranged = 0
     for document in documents.read(part):
-        spans = arrange(document.text, policy, Draws(seed, document.id, epoch))
-        ids += encode_document(loaded, document.text, spans)
+        spans = encode_spans(loaded, document.text, policy, Draws(seed, document.id, epoch), context)
+        if spans is None:
+            plain += encode_document(loaded, document.text)
+        else:
+            arranged += [np.array(ids, np.uint32) for ids in spans]
         number += 1
         size_bytes += len(document.text.encode())
         rearranged += spans is not None
-    return Encoded(np.array(ids, np.uint32), number, size_bytes, rearranged)
+    return Encoded(np.array(plain, np.uint32), arranged, number, size_bytes, rearranged)
 
 
 def _write(context: StageContext, params: ShardParams, index: ShardIndex, split: str) -> tuple[SplitIndex, int]:
     """Write one split; its index and how many documents were rearranged."""
     row_bytes = params.context * index.dtype.itemsize
-    writer = ShardWriter(
-        context.output,
-        split,
-        dtype=index.dtype,
-        context=params.context,
-        pad=index.pad,
-        rows_per_file=max(1, params.shard_bytes // row_bytes),
-    )
+    writer = ShardWriter(context.output, split, index, rows_per_file=max(1, params.shard_bytes // row_bytes))
     rearranged = total_bytes = 0
     started_s = time.monotonic()
     for encoded in _encode_all(context, params, split):
-        writer.add(encoded.ids, documents=encoded.documents, size_bytes=encoded.bytes)
+        writer.add(encoded.plain, encoded.spans, documents=encoded.documents, size_bytes=encoded.bytes)
         rearranged += encoded.rearranged
         total_bytes += encoded.bytes
         rate = total_bytes / 1e6 / max(time.monotonic() - started_s, 1e-9)
@@ -106,7 +105,9 @@ def _encode_all(context: StageContext, params: ShardParams, split: str) -> Itera
     train = split == "train"
     policy = FimPolicy(params.fim_rate if train else 0.0, params.fim_spm_rate, params.fim_window)
     parts = documents.ranges(documents.split_file(context.inputs["dataset"], split))
-    work: Any = partial(encode, tokenizer=context.inputs["tokenizer"], seed=context.seed, policy=policy)
+    work: Any = partial(
+        encode, tokenizer=context.inputs["tokenizer"], seed=context.seed, policy=policy, context=params.context
+    )
     return context.mapper.map(work, product(range(params.epochs if train else 1), parts))
 
 

@@ -108,7 +108,7 @@ class _Run:
         rows = range(min(self._params.validation_rows, self._validation.rows))
         loss = self._trainer.validate(self._validation, rows)
         split = self._validation.split
-        return loss / math.log(2) * split.tokens / max(1, split.bytes)
+        return loss / math.log(2) * split.predicted / max(1, split.bytes)
 
     def _report(self, done: Progressed, result: StepResult) -> None:
         if not self._leads:
@@ -121,7 +121,7 @@ class _Run:
             "steps",
             tokens_per_s=(done.tokens - self._tokens_before) / seconds,
             loss=result.loss,
-            bits_per_byte=result.loss / math.log(2) * split.tokens / max(1, split.bytes),
+            bits_per_byte=result.loss / math.log(2) * split.predicted / max(1, split.bytes),
         )
 
     def _hand_over(self, done: Progressed) -> None:
