@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.domain.errors import Corrupt, NotFound
-from workbench.domain.gguf import TENSOR_TYPES, ArrayLength, Header, HostileHeader, parse_header
+from workbench.domain.gguf import TENSOR_TYPES, Length, Header, HostileHeader, parse_header
 from workbench.inference.gguf_header import read_header
 from workbench.inference.llama import LlamaLoader
 
@@ -64,7 +64,12 @@ def test_it_reads_what_gguf_s_own_reader_reads(tiny: Any) -> None:
             if name.startswith("GGUF."):
                 continue
             value, found = field.contents(), header.metadata[name]
-            assert found == (ArrayLength(len(value)) if isinstance(value, list) else value)
+            assert found == (Length(len(value)) if isinstance(value, list) else value)
+
+
+def test_of_a_long_string_the_length_is_kept() -> None:
+    keys = [key("a", 8, string("é" * (1 << 15))), key("b", 8, string(b"x" * ((1 << 16) + 1))), key("c", 4, bytes(4))]
+    assert parse(file(keys)).metadata == {"a": "é" * (1 << 15), "b": Length((1 << 16) + 1), "c": 0}
 
 
 def test_the_block_sizes_are_gguf_s() -> None:
@@ -94,6 +99,7 @@ HOSTILE = {
     "an unknown value type": file([key("a", 13, bytes(8))]),
     "a string of 2^63 bytes": file([key("a", 8, struct.pack("<Q", HUGE))]),
     "a string of 17 MiB": file([key("a", 8, struct.pack("<Q", 17 << 20))]),
+    "5 MiB in short strings": file([key(f"{number}", 8, string(b"x" * (1 << 16))) for number in range(80)]),
     "an array of 2^61 numbers": file([key("a", 9, struct.pack("<IQ", 12, 1 << 61))]),
     "an array longer than the file": file([key("a", 9, struct.pack("<IQ", 12, 1 << 20))]),
     "an array of arrays": file([key("a", 9, struct.pack("<IQ", 9, 1))]),

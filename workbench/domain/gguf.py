@@ -1,7 +1,7 @@
 """What a GGUF file says of itself: its header, read within hard bounds. Not here: tensor data, which is never read.
 
 A header comes from strangers, so every count, length, type, shape and offset is checked before memory is set aside for
-it; of arrays only the length is kept. A hostile file costs little time and no memory, and llama.cpp never sees a header
+it; of arrays and long strings only the length is kept. A hostile file costs little time and memory, and llama.cpp never sees a header
 that is out of bounds. Source: the GGUF specification in the ggml repository, versions 2 and 3, little endian.
 """
 
@@ -19,6 +19,8 @@ VERSIONS = (2, 3)
 MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 16
 MAX_STRING_BYTES = 16 << 20
+MAX_KEPT_BYTES = 1 << 16  # of a longer string only the length is kept, as of an array
+MAX_TEXT_BYTES = 4 << 20  # all keys and kept strings together: Python may take four times as much
 MAX_KEY_BYTES = 1 << 16
 MAX_TENSOR_NAME_BYTES = 63  # ggml keeps 64 bytes with the final zero
 MAX_DIMS = 4
@@ -95,13 +97,13 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
-class ArrayLength:
-    """An array in the metadata, of which only the length is kept."""
+class Length:
+    """An array or a long string in the metadata, of which only the length is kept."""
 
     length: int
 
 
-Value: TypeAlias = "int | float | str | bool | ArrayLength"
+Value: TypeAlias = "int | float | str | bool | Length"
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ class _Reader:
     file: BinaryIO
     size: int
     strings: int = 0  # elements of string arrays so far
+    text_bytes: int = 0  # of keys and strings so far
     _window: bytes = field(default=b"", init=False)
     _at: int = field(default=0, init=False)  # in the window
     _base: int = field(default=0, init=False)  # of the window, in the file
@@ -211,6 +214,11 @@ class _Reader:
     def string(self, what: str, limit: int) -> str:
         length = self.u64()
         self.bound(f"length of a {what}", length, limit)
+        return self._text(what, length)
+
+    def _text(self, what: str, length: int) -> str:
+        self.text_bytes += length
+        self.bound("length of all keys and strings together", self.text_bytes, MAX_TEXT_BYTES)
         try:
             text = self.take(length).decode()
         except UnicodeDecodeError as error:
@@ -219,8 +227,17 @@ class _Reader:
             raise self.hostile(f"a {what} holds a zero byte")
         return text
 
-    def skip_string(self) -> None:
+    def string_or_length(self) -> str | Length:
         length = self.u64()
+        if length <= MAX_KEPT_BYTES:
+            return self._text("string", length)
+        self._skip_string(length)
+        return Length(length)
+
+    def skip_string(self) -> None:
+        self._skip_string(self.u64())
+
+    def _skip_string(self, length: int) -> None:
         self.bound("length of a string", length, MAX_STRING_BYTES)
         self.skip(length)
 
@@ -241,13 +258,13 @@ def _value(reader: _Reader, kind: int) -> Value:
         value: int | float | bool = scalar.unpack(reader.take(scalar.size))[0]
         return value
     if kind == _STRING:
-        return reader.string("string", MAX_STRING_BYTES)
+        return reader.string_or_length()
     if kind == _ARRAY:
         return _array(reader)
     raise reader.hostile(f"value type {kind} is not known")
 
 
-def _array(reader: _Reader) -> ArrayLength:
+def _array(reader: _Reader) -> Length:
     kind, length = reader.u32(), reader.u64()
     reader.bound("length of an array", length, MAX_ARRAY)
     if kind in _SCALARS:
@@ -259,7 +276,7 @@ def _array(reader: _Reader) -> ArrayLength:
             reader.skip_string()
     else:  # arrays of arrays too: llama.cpp refuses them
         raise reader.hostile(f"an array of value type {kind} is not known")
-    return ArrayLength(length)
+    return Length(length)
 
 
 def _alignment(reader: _Reader, metadata: Mapping[str, Value]) -> int:
