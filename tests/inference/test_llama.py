@@ -341,6 +341,22 @@ def test_the_bound_on_a_prompt_s_length_never_refuses_what_fits(model: LlamaMode
     assert len(made.prompt_tokens) <= model.context
 
 
+@pytest.mark.parametrize("text", ["a\n", "\n", "\t", "{\n\t\t}"])
+def test_short_lines_that_cannot_fit_are_counted_and_not_tokenised(
+    model: LlamaModel, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(model._native), "tokenize", lambda *_: pytest.fail("it was tokenised"))
+    least = sum(text.count(character) for character in "\n\t")
+    for prompt in (Prompt(text * (model.context // least + 1)), Prompt("", text * (model.context // least + 1))):
+        with pytest.raises(UserError, match="tokens or more, the context holds 256"):
+            model.generate(prompt, Sampling(max_tokens=1))
+
+
+def test_short_lines_that_fit_are_answered(model: LlamaModel) -> None:
+    made = model.generate(Prompt("\n" * (model.context - 2)), Sampling(max_tokens=0))
+    assert len(made.prompt_tokens) == model.context - 1  # <s> before them
+
+
 def test_work_can_be_ended_while_a_long_prompt_is_read_and_where_tokens_spell_nothing(
     model: LlamaModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,10 +168,12 @@ class LlamaModel:
         return tuple(begin + layout(text, suffix, pre=ids.pre, suf=ids.suf, mid=ids.mid))
 
     def _check_length(self, text: str) -> None:
-        """Before tokenising, which takes llama.cpp minutes for megabytes of short lines: what can never fit."""
+        """Before tokenising, which takes llama.cpp a time that grows with the square of the number of short lines, and
+        which nothing can end: what can never fit."""
         if len(text) <= self.context:
             return
-        least = -(-len(_encoded(text)) // self._longest_token)
+        parted = sum(text.count(character) for character in self._own_tokens)
+        least = parted + -(-(len(_encoded(text)) - parted) // self._longest_token)
         if least > self.context:
             raise UserError(
                 f"the prompt has {least} tokens or more, the context holds {self.context}",
@@ -182,6 +184,14 @@ class LlamaModel:
     def _longest_token(self) -> int:
         """Bytes: no token of the vocabulary spells more. (It writes none shorter than what the token spells.)"""
         return max(len(self._native.token_text(token)) for token in range(self._native.n_vocab)) or 1
+
+    @cached_property
+    def _own_tokens(self) -> Sequence[str]:
+        """ASCII characters that are always a token by themselves: line ends and tabs, in our tokenizers."""
+        native = self._native
+        texts = [native.token_text(token) for token in range(native.n_vocab) if native.is_user_defined(token)]
+        single = [text.decode() for text in texts if len(text) == 1]
+        return [character for character in single if sum(character.encode() in text for text in texts) == 1]
 
     def _check_tokens(self, tokens: Sequence[int]) -> None:
         if not tokens:

@@ -139,6 +139,10 @@ class NativeModel:
         text: bytes = c.llama_vocab_get_text(self._vocab, token) or b""
         return text
 
+    def is_user_defined(self, token: int) -> bool:
+        """Whether text is parted at this token before anything else, and nothing beside it is swallowed."""
+        return int(c.llama_vocab_get_attr(self._vocab, token)) == int(c.LLAMA_TOKEN_ATTR_USER_DEFINED)
+
     def piece(self, token: int) -> bytes:
         """The bytes that a token spells; nothing for a control token."""
         buffer = ctypes.create_string_buffer(256)
