@@ -50,8 +50,8 @@ def fields(value: dict[str, Any], names: str, maybe: str = "") -> dict[str, Any]
     return value
 
 
-def of_format(value: dict[str, Any]) -> dict[str, Any]:
-    assert value["format"] == 1
+def of_format(value: dict[str, Any], number: int = 1) -> dict[str, Any]:
+    assert value["format"] == number
     return value
 
 
@@ -139,7 +139,7 @@ def run_cache() -> dict[str, Any]:
     for key, path in found.items():
         assert path == f"{key[:2]}/{key}"
         entry = fields(indented(blob(blobs[path])), "artifact tree commit parts", "result")
-        of_format(fields(entry["parts"], "format stage name code params seed inputs environment"))
+        of_format(fields(entry["parts"], "format stage name makes code params seed inputs environment"), 2)
         assert hashlib.sha256(compact(entry["parts"])).hexdigest() == key
         assert ("result" in entry) == (entry["artifact"] == "")
         entries[key] = entry
@@ -162,7 +162,18 @@ def run(ref: str, commit: str) -> dict[str, Any]:
     for step in record["steps"]:
         fields(step, "stage state why action_key artifact started_ms ended_ms error rates")
         assert step["state"] in [*STATES.split(), "reused", "skipped"]
-    assert set(record["options"]) <= {"skip", "tier", "variables", "stages", "force", "bump", "promote", "mode", "runs"}
+    assert set(record["options"]) <= {
+        "skip",
+        "tier",
+        "variables",
+        "stages",
+        "force",
+        "bump",
+        "promote",
+        "mode",
+        "pipeline",
+        "runs",
+    }
     if "mode" in record["options"]:
         fields(record["options"]["mode"], "only start force bumps")
     stages = [step["stage"] for step in record["steps"]]

@@ -50,12 +50,12 @@ def full(toy_desk: Any, toy_files: Files, tmp_path: Path) -> Any:
     (payload / "empty").touch()
     (payload / "large.bin").write_bytes(bytes(range(256)) * (9 << 12) + b"end")
     parts = ActionParts(
-        "shard", "books", "0" * 64, {"ratio": 0.5, "word": "ü"}, 7, {"dataset": "1" * 40}, {"numpy": "2"}
+        "shard", "books", "shards", "0" * 64, {"ratio": 0.5, "word": "ü"}, 7, {"dataset": "1" * 40}, {"numpy": "2"}
     )
     manifest = Manifest(Kind.SHARDS, "books", stage="shard", params=parts.params, seed=7, action_key=parts.key)
     staged = repository.artifacts.stage(payload, manifest)
     repository.artifacts.publish(staged, bump=Bump.MINOR, who=WHO, why="made", cache=parts.to_json())
-    check = ActionParts("serve", "books", "2" * 64)
+    check = ActionParts("serve", "books", "", "2" * 64)
     result = {
         "artifact": "",
         "tree": "",

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.domain.errors import Corrupt, NotFound
-from workbench.domain.gguf import TENSOR_TYPES, Length, Header, HostileHeader, parse_header
+from workbench.domain.gguf import TENSOR_TYPES, Header, HostileHeader, Length, parse_header
 from workbench.inference.gguf_header import read_header
 from workbench.inference.llama import LlamaLoader
 

@@ -14,8 +14,9 @@ import pytest
 
 from workbench.domain.ids import ZERO_ID
 from workbench.domain.run import State
-from workbench.pipeline.records import RunFolder, abandon_dead, read_record, request_cancel
-from workbench.pipeline.walk import Settings, resume
+from workbench.pipeline.plan import Mode
+from workbench.pipeline.records import RunFolder, abandon_dead, queued, read_record, request_cancel
+from workbench.pipeline.walk import Settings, Walk, resume
 
 WHO = "Test <test@example.com>"
 
@@ -146,6 +147,61 @@ def test_a_new_run_takes_the_checkpoint_of_a_dead_one(toy, new_repository, pipe)
     assert b"resumed after 4" in (toy.repository.runs.read(record.id, "log/words.txt") or b"")
     trees = {step.stage: toy.artifact(step.artifact).tree for step in record.steps}
     assert trees == _undisturbed(toy, new_repository, pipe)
+
+
+def test_a_checkpoint_is_found_past_any_number_of_other_runs(toy, pipe) -> None:
+    _counter(toy, pipe)
+    walker = _walk(toy)
+    int(pipe.read_text())
+    walker.kill()
+    walker.communicate()
+    pipe.unlink()
+    abandon_dead(toy.repository, toy.clock)
+    for _ in range(40):
+        record = toy.run(settings=Settings(WHO, 2, is_stopped=lambda: True))
+        assert record.state == "cancelled"
+    record = toy.run()
+    assert b"resumed after 4" in (toy.repository.runs.read(record.id, "log/words.txt") or b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_walker_that_is_told_to_end_takes_its_stage_along(toy, pipe, number: signal.Signals) -> None:
+    _counter(toy, pipe)
+    walker = _walk(toy)
+    stage = int(pipe.read_text())
+    walker.send_signal(number)
+    walker.communicate()
+    _wait_for_end(stage)
+    (run,) = toy.repository.runs.list()
+    assert read_record(toy.repository, run).state is State.CANCELLED
+
+
+def test_a_new_run_ends_what_a_killed_walker_left_running(toy, pipe) -> None:
+    _counter(toy, pipe)
+    walker = _walk(toy)
+    stage = int(pipe.read_text())
+    walker.kill()
+    walker.communicate()
+    pipe.unlink()
+    assert toy.run().error == ""
+    _wait_for_end(stage)
+
+
+def test_an_interrupted_worker_leaves_its_run_to_the_next_one(toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = toy.clock.ulid()
+    plan = toy.planner.plan()
+    record = queued(plan, run=run, trigger="test", now_ms=toy.clock.now_ms())
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("workbench.pipeline.step.run_process", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            Walk(toy.planner, Mode(), Settings(WHO, 2, is_taken_up=True), toy.clock).walk(record)
+    (found,) = abandon_dead(toy.repository, toy.clock)
+    assert found.id == run
+    assert resume(toy.repository, run, (), Settings(WHO, 2), clock=toy.clock).error == ""
 
 
 def test_a_killed_stage_fails_its_run_and_the_next_run_goes_on_from_its_checkpoint(toy, new_repository, pipe) -> None:

@@ -17,9 +17,16 @@ from workbench.pipeline.process import step_environment
 
 def test_the_action_key_of_known_parts_never_changes() -> None:
     parts = ActionParts(
-        "tokenizer", "rust", "c" * 64, {"vocab_size": 4096}, 7, {"dataset": "a" * 40}, {"sentencepiece": "0.2.3"}
+        "tokenizer",
+        "rust",
+        "tokenizer",
+        "c" * 64,
+        {"vocab_size": 4096},
+        7,
+        {"dataset": "a" * 40},
+        {"sentencepiece": "0.2.3"},
     )
-    assert parts.key == "50ad378e58545b7be5720745ccb4e16713db49bed1ea54be2d233de487ad3f2b"
+    assert parts.key == "780d61febd1deb29dcbc09f48e109771e44a649062281335df71a24b494c44b3"
 
 
 WHY = {

@@ -6,15 +6,19 @@ import contextlib
 import io
 import json
 import os
+import platform
 
 import pytest
 
+from workbench.domain.action import Change
 from workbench.domain.errors import NotFound, UserError
+from workbench.domain.run import RunRecord
 from workbench.domain.version import Bump
 from workbench.pipeline import watch
-from workbench.pipeline.plan import Mode
+from workbench.pipeline.definition import load
+from workbench.pipeline.plan import Mode, Planner
 from workbench.pipeline.records import EVENTS, log_path, read_record, request_cancel
-from workbench.pipeline.walk import Settings, resume
+from workbench.pipeline.walk import Settings, resume, run_pipeline
 
 WHO = "Test <test@example.com>"
 
@@ -210,3 +214,69 @@ def test_the_result_does_not_depend_on_the_environment_of_whoever_runs_it(toy, m
     for name, value in {"TZ": "Asia/Tokyo", "GIT_DIR": "/nowhere", "PYTHONSTARTUP": "x", "LC_ALL": "tr_TR"}.items():
         monkeypatch.setenv(name, value)
     assert toy.run().error == ""
+
+
+def test_a_run_is_resumed_from_the_file_that_it_began_with(toy) -> None:
+    """Two files may make artifacts of one name."""
+    nightly = toy.repository.objects.read_file(toy.commit, "ci/pipelines/toy.toml").decode()
+    toy.edit({"ci/pipelines/nightly.toml": nightly.replace("b a c a", "z")})
+    definition = load(toy.repository.objects, toy.commit, "nightly", ())
+    planner = Planner(toy.repository, definition, toy.commit)
+    stopped = Settings(WHO, 2, is_stopped=lambda: True)
+    record = run_pipeline(planner, Mode(), stopped, clock=toy.clock, trigger="test")
+    again = resume(toy.repository, record.id, (), Settings(WHO, 2), clock=toy.clock)
+    assert again.error == ""
+    assert toy.read("raw/toy/v1.0.0", "words.txt") == "z"
+
+
+def test_only_a_run_of_a_pipeline_is_resumed_by_hand(toy) -> None:
+    run = toy.clock.ulid()
+    record = RunRecord(id=run, kind="tier", subject="micro", source=toy.commit, trigger="push", created_ms=1)
+    toy.repository.runs.write(run, {"run.json": record.to_bytes()})
+    with pytest.raises(UserError, match="only runs of pipelines"):
+        resume(toy.repository, run, (), Settings(WHO, 2), clock=toy.clock)
+
+
+def test_what_a_stage_makes_is_part_of_its_action(toy) -> None:
+    toy.run()
+    toy.replace("ci/pipelines/toy.toml", 'makes = "raw"', 'makes = "filtered"')
+    toy.replace("ci/pipelines/toy.toml", 'reads = ["raw"]', 'reads = ["filtered"]')
+    toy.replace("tools/count.py", '["raw"]', '["filtered"]')
+    toy.replace("tools/count.py", '"raw.manifest.json"', '"filtered.manifest.json"')
+    assert str(toy.planner.why("words").reason) == "makes changed: raw -> filtered"
+    assert toy.run().error == ""
+    assert toy.read("filtered/toy/v1.0.0", "words.txt") == toy.read("raw/toy/v1.0.0", "words.txt")
+
+
+def test_a_stage_that_left_evidence_only_may_come_to_make_something(toy) -> None:
+    toy.replace("ci/pipelines/toy.toml", 'makes = "dataset"\n', "")
+    toy.run()
+    toy.replace("ci/pipelines/toy.toml", 'reads = ["raw"]\n', 'reads = ["raw"]\nmakes = "metrics"\n')
+    assert str(toy.planner.why("count").reason) == "makes changed: nothing -> metrics"
+    assert toy.run().error == ""
+    assert toy.artifact("metrics/toy/v1.0.0")
+
+
+def test_a_docstring_of_a_workspace_s_command_counts(toy) -> None:
+    toy.replace("tools/words.py", "import json", '"""PROMPT ONE"""\nimport json')
+    toy.run()
+    toy.replace("tools/words.py", "ONE", "TWO")
+    assert toy.planner.why("words").reason.changes == (Change.CODE,)
+
+
+def test_a_tool_is_the_one_that_the_step_finds_and_is_asked_in_each_plan(
+    toy, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``python`` is the workbench's own, whatever comes first for the user; a shim may stand for another tool now."""
+    for name, text in {"python": "Python 2.7.18", "shim": f"$(cat {tmp_path}/version)"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {text}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "version").write_text("tool 1.0")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    toy.replace("ci/pipelines/toy.toml", 'makes = "raw"', 'makes = "raw"\ntools = ["python", "shim"]')
+    toy.run()
+    environment = toy.artifact("raw/toy/v1.0.0").manifest.environment
+    assert environment["python"] == f"Python {platform.python_version()}"
+    assert environment["shim"] == "tool 1.0"
+    (tmp_path / "version").write_text("tool 2.0")
+    assert str(toy.planner.why("words").reason) == "environment shim changed: tool 1.0 -> tool 2.0"

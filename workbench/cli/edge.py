@@ -41,8 +41,8 @@ def ended(command: Callable[[], int], *, as_json: bool) -> int:
 def _told(command: Callable[[], int], as_json: bool) -> int:
     try:
         return command()
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return 128 + getattr(stop, "signum", INTERRUPTED - 128)
     except SystemExit as stop:  # how typer ends: what there is to say has been said
         cause = stop.__context__
         if isinstance(cause, BrokenPipeError):

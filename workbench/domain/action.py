@@ -14,7 +14,7 @@ from typing import Any
 from workbench.domain.canonical import digest_of
 from workbench.domain.ids import Digest
 
-FORMAT = 1
+FORMAT = 2  # 1: without what the step makes
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class ActionParts:
 
     stage: str
     name: str
+    makes: str  # kind of artifact; empty: evidence only
     code: str  # digest of the stage's code, formatting and comments removed
     params: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -34,6 +35,7 @@ class ActionParts:
             "format": FORMAT,
             "stage": self.stage,
             "name": self.name,
+            "makes": self.makes,
             "code": self.code,
             "params": dict(self.params),
             "seed": self.seed,
@@ -46,6 +48,7 @@ class ActionParts:
         return cls(
             stage=raw["stage"],
             name=raw["name"],
+            makes=raw.get("makes", ""),
             code=raw["code"],
             params=raw["params"],
             seed=raw["seed"],
@@ -113,6 +116,8 @@ def compare(old: ActionParts | None, new: ActionParts) -> Reason:
     if old.key == new.key:
         return Reason((Change.KNOWN,), ("same code, parameters, seed, inputs and environment as before",))
     found: list[tuple[Change, list[str]]] = []
+    if old.makes != new.makes:
+        found.append((Change.PARAMS, [f"makes changed: {old.makes or 'nothing'} -> {new.makes or 'nothing'}"]))
     if old.code != new.code:
         found.append((Change.CODE, ["the stage's code changed"]))
     found.append((Change.PARAMS, _differences("parameter", old.params, new.params)))

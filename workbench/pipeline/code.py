@@ -3,8 +3,8 @@
 For a stage of ours: every ``workbench`` module that its package can reach by import, parsed, without docstrings,
 comments, formatting and positions. Left out are the frame around it (ports, errors, events, the step's own format),
 which decides nothing about the bytes, and adapters, which come through ports; a stage names those that shape its output
-in ``StageSpec.adapters``. For a workspace's command: the files of the commit under its code paths, Python ones
-normalised alike.
+in ``StageSpec.adapters``. For a workspace's command: the files of the commit under its code paths, Python ones without
+comments, formatting and positions; their docstrings count, for they may be prompts or usage texts.
 
 Not here: libraries and tools (``environment``).
 """
@@ -43,20 +43,23 @@ def code_digest(spec: StageSpec, objects: Objects, commit: ObjectId, parsed: Par
     )
 
 
-def normalised(source: bytes, path: str) -> str:
-    """The digest of a Python file's syntax tree without docstrings; of its bytes where it does not parse."""
+def normalised(source: bytes) -> str:
+    """The digest of a Python file's syntax tree; of its bytes where it does not parse."""
     try:
-        tree = ast.parse(source)
+        return _tree_digest(ast.parse(source))
     except (SyntaxError, ValueError, RecursionError):
         return hashlib.sha256(source).hexdigest()
-    return _tree_digest(tree)
 
 
 def _tree_digest(tree: ast.Module) -> str:
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(node):
             node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return tree
 
 
 def _documented(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -76,7 +79,7 @@ def _command_digest(spec: StageSpec, objects: Objects, commit: ObjectId) -> Dige
         found = objects.walk(commit, path) if entry.mode == 0o40000 else [entry]
         for blob in found:
             name = blob.path if entry.mode != 0o40000 else f"{path}/{blob.path}"
-            files[name] = normalised(objects.read_blob(blob.id), name) if name.endswith(".py") else blob.id
+            files[name] = normalised(objects.read_blob(blob.id)) if name.endswith(".py") else blob.id
     _check_named(spec, objects, commit)
     return digest_of({"command": list(spec.command), "files": files})
 
@@ -158,7 +161,7 @@ class ParsedFiles:
         if entry is None or entry[0] != seen:
             tree = ast.parse(path.read_bytes())
             imports = sorted({name for name in _imported(tree) for name in _with_packages(name)})
-            entry = self._known[str(path)] = [seen, _tree_digest(tree), imports]
+            entry = self._known[str(path)] = [seen, _tree_digest(_without_docstrings(tree)), imports]
             self._is_new = True
         return entry[1], entry[2]
 

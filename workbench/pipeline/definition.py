@@ -70,6 +70,11 @@ class Definition:
     stages: tuple[StageUse, ...]
     path: str
 
+    @property
+    def file(self) -> str:
+        """What its file is called: by this it is loaded again. Its artifacts may have another name."""
+        return self.path.rsplit("/", 1)[-1].removesuffix(".toml")
+
     def stage(self, name: str) -> StageUse:
         """NotFound, with the nearest name, when the pipeline has no such stage."""
         for use in self.stages:

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,17 +17,55 @@ from types import MappingProxyType
 
 from workbench.domain.errors import ToolMissing
 from workbench.domain.stage import Params, StageSpec
+from workbench.pipeline.process import step_environment
 
 
-def environment_of(spec: StageSpec, threads: int, params: Params = MappingProxyType({})) -> dict[str, str]:
+class Tools:
+    """Versions of programs as a step would find them, each asked once."""
+
+    def __init__(self) -> None:
+        self._environment = step_environment(os.environ, threads=1, isa="", scratch=Path(tempfile.gettempdir()))
+        self._known: dict[str, str] = {}
+
+    def version(self, name: str) -> str:
+        if name not in self._known:
+            self._known[name] = self._ask(name)
+        return self._known[name]
+
+    def _ask(self, name: str) -> str:
+        """The first line of ``--version``; a tool that answers nothing useful counts by its size."""
+        path = shutil.which(name, path=self._environment["PATH"])
+        if path is None:
+            return "absent"
+        size = os.stat(path).st_size
+        try:
+            done = subprocess.run(
+                [path, "--version"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=30,
+                check=False,
+                cwd="/",
+                env=self._environment,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return f"unknown ({size} bytes)"
+        lines = (done.stdout or done.stderr).decode(errors="replace").splitlines()
+        return lines[0].strip()[:200] if lines and done.returncode == 0 else f"unknown ({size} bytes)"
+
+
+def environment_of(
+    spec: StageSpec, threads: int, params: Params = MappingProxyType({}), tools: Tools | None = None
+) -> dict[str, str]:
     """Name -> version, for the manifest and the action key. ToolMissing when a declared library is not installed."""
+    tools = tools or Tools()
     found = {"format": str(spec.output_format)}
     if not spec.command:
         found["python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
     for library in spec.libraries:
         found[library] = _library(library, spec.name)
     for tool in (*spec.tools, *(spec.tools_for(params) if spec.tools_for else ())):
-        found[tool] = _tool(tool)
+        found[tool] = tools.version(tool)
     if spec.hardware:
         found["isa"] = instruction_set()
         found["threads"] = str(threads)
@@ -53,24 +92,3 @@ def _library(name: str, stage: str) -> str:
         return version(name)
     except PackageNotFoundError:
         raise ToolMissing(f"stage {stage} needs {name}", f"install it: pip install {name}") from None
-
-
-def _tool(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        return "absent"
-    stat = os.stat(path)
-    return _version_line(path, stat.st_mtime_ns, stat.st_size)
-
-
-@cache
-def _version_line(path: str, mtime_ns: int, size: int) -> str:
-    """The first line of ``--version``; a tool that answers nothing useful counts by its size."""
-    try:
-        done = subprocess.run(
-            [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False, cwd="/"
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return f"unknown ({size} bytes)"
-    lines = (done.stdout or done.stderr).decode(errors="replace").splitlines()
-    return lines[0].strip()[:200] if lines and done.returncode == 0 else f"unknown ({size} bytes)"

@@ -20,7 +20,7 @@ from workbench.domain.version import Bump
 from workbench.pipeline.bump import decide_bump
 from workbench.pipeline.code import ParsedFiles, code_digest
 from workbench.pipeline.definition import Definition, StageUse
-from workbench.pipeline.environment import environment_of
+from workbench.pipeline.environment import Tools, environment_of
 from workbench.pipeline.nearest import did_you_mean
 from workbench.ports.store import Artifact, Repository
 
@@ -239,12 +239,18 @@ class Planner:
         return ActionParts(
             stage=use.spec.name,
             name=use.artifact,
+            makes=str(use.spec.makes or ""),
             code=self._codes[use.spec.name],
             params=use.params,
             seed=use.seed,
             inputs={each.role: each.artifact.tree for each in inputs if each.artifact},
-            environment=environment_of(use.spec, self.definition.threads, use.params),
+            environment=environment_of(use.spec, self.definition.threads, use.params, self._tools),
         )
+
+    @cached_property
+    def _tools(self) -> Tools:
+        """Asked once for each plan: a tool may be replaced while the worker lives."""
+        return Tools()
 
     @cached_property
     def _codes(self) -> Mapping[str, str]:
@@ -284,6 +290,8 @@ class Planner:
         """What a run-cache entry stands for, and whether it has been deleted since."""
         if use.spec.makes is None:
             return None, False
+        if not entry["artifact"]:
+            return None, True
         try:
             artifact = self.repository.artifacts.get(ArtifactTag.parse(entry["artifact"]))
         except NotFound:

@@ -122,6 +122,7 @@ class Rebuild:
         parts = ActionParts(
             stage=spec.name,
             name=manifest.name,
+            makes=str(manifest.kind),
             code=code_digest(spec, self.repository.objects, ObjectId(recorded.source)),
             params=manifest.params,
             seed=manifest.seed,

@@ -29,7 +29,7 @@ RECORD = "run.json"
 EVENTS = "events.jsonl"
 LOOKERS = 3  # who only looks whether a run is held holds it for a moment as well
 HOLD_TRIES = 1000  # to lock a run while others clear its folder
-RECENT = 30  # runs that are searched for a checkpoint or a dead walker
+RECENT = 30  # runs that are searched for a dead walker
 
 
 def log_path(stage: str) -> str:
@@ -45,7 +45,8 @@ def checkpoint_note(stage: str) -> str:
 
 
 def queued(plan: Plan, *, run: Ulid, trigger: str, now_ms: int, options: Mapping[str, Any] | None = None) -> RunRecord:
-    """The record of a run that has not begun; its options hold the mode, so that any walker can take it up."""
+    """The record of a run that has not begun; its options hold the mode and the pipeline's file, so that any
+    walker can take it up."""
     return RunRecord(
         id=run,
         kind="pipeline",
@@ -53,7 +54,7 @@ def queued(plan: Plan, *, run: Ulid, trigger: str, now_ms: int, options: Mapping
         source=plan.commit,
         trigger=trigger,
         steps=tuple(StepRecord(step.stage, why=str(step.reason), action_key=step.key) for step in plan.steps),
-        options={**(options or {}), "mode": plan.mode.to_json()},
+        options={**(options or {}), "mode": plan.mode.to_json(), "pipeline": plan.definition.file},
         created_ms=now_ms,
     )
 
@@ -229,9 +230,10 @@ def abandon_if_dead(repository: Repository, record: RunRecord, clock: Clock) -> 
 
 
 def find_checkpoints(repository: Repository, stage: str, key: str) -> Sequence[Ulid]:
-    """Runs that hold a checkpoint of exactly this action, newest first."""
+    """Runs that hold a checkpoint of exactly this action, newest first. All are searched: pushes and tiers are runs as
+    well, and many of them may come between a training and the next."""
     found = []
-    for run in islice(repository.runs.list(), RECENT):
+    for run in repository.runs.list():
         note = repository.runs.read(run, checkpoint_note(stage))
         if note is not None and json.loads(note).get("action_key") == key:
             found.append(run)

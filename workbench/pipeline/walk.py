@@ -14,18 +14,27 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from workbench.domain.errors import WorkbenchError, WorldError
+from workbench.domain.errors import UserError, WorkbenchError, WorldError
 from workbench.domain.events import Progress
 from workbench.domain.ids import ObjectId, Ulid
 from workbench.domain.refs import Kind
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.domain.stage import StageSpec
-from workbench.pipeline import watch
+from workbench.pipeline import signals, watch
 from workbench.pipeline.definition import load
 from workbench.pipeline.leftovers import remove_tree
 from workbench.pipeline.plan import Mode, Planner, StepPlan
 from workbench.pipeline.publish import publish
-from workbench.pipeline.records import EVENTS, RECORD, RunFolder, abandon_if_dead, log_path, queued, read_record
+from workbench.pipeline.records import (
+    EVENTS,
+    RECORD,
+    RunFolder,
+    abandon_dead,
+    abandon_if_dead,
+    log_path,
+    queued,
+    read_record,
+)
 from workbench.pipeline.step import Listener, StepRun, Stopped
 from workbench.ports.store import Artifact, Repository
 from workbench.ports.work import Clock
@@ -42,6 +51,7 @@ class Settings:
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     watcher: watch.Watcher = field(default_factory=watch.Silent)
     is_stopped: Callable[[], bool] = lambda: False
+    is_taken_up: bool = False  # by the next worker: a run whose walker is interrupted is then left as if it had died
 
 
 def run_pipeline(
@@ -55,6 +65,8 @@ def run_pipeline(
 ) -> RunRecord:
     """Plan, record and walk in one go: what ``workbench run`` does."""
     plan = planner.plan(mode)
+    if plan.runs:
+        abandon_dead(planner.repository, clock)  # what a dead walker left would run beside the same step
     record = queued(plan, run=clock.ulid(), trigger=trigger, now_ms=clock.now_ms(), options=options)
     return Walk(planner, mode, settings, clock).walk(record)
 
@@ -65,11 +77,17 @@ def resume(
     """Walk a queued or abandoned run, also one whose walker died just now; for one that failed or was cancelled, a new
     run of the same work."""
     record = abandon_if_dead(repository, read_record(repository, run), clock)
-    definition = load(repository.objects, ObjectId(record.source), record.subject, specs)
+    if record.kind != "pipeline":
+        raise UserError(
+            f"run {run} is a {record.kind}, and only runs of pipelines are resumed by hand",
+            "the hub's worker takes up its own; to run it anew, push again",
+        )
+    name = record.options.get("pipeline", record.subject)
+    definition = load(repository.objects, ObjectId(record.source), name, specs)
     planner = Planner(repository, definition, ObjectId(record.source))
     mode = Mode.from_json(record.options["mode"])
     if record.state in (State.FAILED, State.CANCELLED, State.SUCCEEDED):
-        options = {name: value for name, value in record.options.items() if name != "mode"}
+        options = {name: value for name, value in record.options.items() if name not in ("mode", "pipeline")}
         return run_pipeline(planner, mode, settings, clock=clock, trigger=f"resume of {run}", options=options)
     return Walk(planner, mode, settings, clock).walk(record)
 
@@ -119,7 +137,7 @@ class Walk:
         the user's mistake (nothing was begun) or our own bug."""
         self._record, self._folder = record, RunFolder.of(self.repository, record.id)
         selected = self.planner.selected(self.mode)
-        with self._folder.held():
+        with self._folder.held(), signals.raised():
             ended_meanwhile = self._ended_meanwhile()
             if ended_meanwhile is not None:
                 self._folder.clear()
@@ -130,8 +148,9 @@ class Walk:
             except Stopped:
                 ended = self._end(State.CANCELLED, "it was asked to stop")
             except KeyboardInterrupt:
-                self._end(State.CANCELLED, "it was interrupted")
-                self._folder.clear()
+                if not self.settings.is_taken_up:
+                    self._end(State.CANCELLED, "it was interrupted")
+                    self._folder.clear()
                 raise
             except (WorkbenchError, OSError) as error:
                 ended = self._fail(error)

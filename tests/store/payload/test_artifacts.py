@@ -116,7 +116,7 @@ def test_trailers_tell_where_an_artifact_came_from(repository: Any, lab: Any, tm
 
 
 def test_tag_and_run_cache_entry_are_one_ledger_change(repository: Any, lab: Any, tmp_path: Path) -> None:
-    parts = ActionParts(stage="train", name="rust", code="0" * 64, seed=7)
+    parts = ActionParts(stage="train", name="rust", makes="model", code="0" * 64, seed=7)
     artifact = lab.publish(repository, lab.folder("in", {"a": b"1"}), cache=parts.to_json())
     entry = repository.run_cache.get(parts.key)
     assert entry == {
@@ -130,7 +130,7 @@ def test_tag_and_run_cache_entry_are_one_ledger_change(repository: Any, lab: Any
 
 def test_another_action_that_makes_the_same_tree_is_remembered(repository: Any, lab: Any, tmp_path: Path) -> None:
     payload = lab.folder("in", {"a": b"1"})
-    first, second = (ActionParts(stage="train", name="rust", code=digit * 64) for digit in "01")
+    first, second = (ActionParts(stage="train", name="rust", makes="model", code=digit * 64) for digit in "01")
     artifact = lab.publish(repository, payload, cache=first.to_json())
     for _ in range(2):
         assert lab.publish(repository, payload, cache=second.to_json()) == artifact

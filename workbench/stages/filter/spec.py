@@ -18,8 +18,8 @@ def resolve(dial: int, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tools_for(params: Params) -> tuple[str, ...]:
-    """The compiler's version shapes the output only where the compiler is asked."""
-    return ("rustc",) if params.get("compile", "off") != "off" else ()
+    """The compiler and what it runs in shape the output only where the compiler is asked."""
+    return ("rustc", "bwrap") if params.get("compile", "off") != "off" else ()
 
 
 SPEC = StageSpec(
@@ -29,4 +29,5 @@ SPEC = StageSpec(
     resolve=resolve,
     libraries=("tree-sitter", "tree-sitter-rust", "datasketch", "numpy", "license-expression", "pyaskalono"),
     tools_for=tools_for,
+    adapters=("sandbox",),
 )
