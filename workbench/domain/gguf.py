@@ -2,7 +2,8 @@
 
 A header comes from strangers, so every count, length, type, shape and offset is checked before memory is set aside for
 it; of arrays and long strings only the length is kept. A hostile file costs little time and memory, and llama.cpp never
-sees a header that is out of bounds. Source: the GGUF specification in the ggml repository, versions 2 and 3, little endian.
+sees a header that is out of bounds. Source: the GGUF specification in the ggml repository, versions 2 and 3, little
+endian.
 """
 
 from __future__ import annotations
