@@ -67,6 +67,24 @@ def test_a_text_is_told_by_what_it_says_not_by_its_name(tmp_path: Path, mit: str
     assert licensing.identify(tmp_path / "BINARY") == ""
 
 
+APACHE = (Path(__file__).parents[3] / "LICENSE").read_text()
+APACHE_SECTION_6 = """
+      except as required for reasonable and customary use in describing the
+      origin of the Work and reproducing the content of the NOTICE file."""
+PIXAR_SECTION_6 = """ and its affiliates,
+      except as required to comply with Section 4(c) of the License and to
+      reproduce the content of the NOTICE file."""
+
+
+def test_apaches_text_without_its_appendix_is_apaches_and_pixars_is_pixars(tmp_path: Path):
+    terms = APACHE[: APACHE.index("   APPENDIX: How to apply")]
+    (tmp_path / "LICENSE-APACHE").write_text(terms)
+    assert licensing.identify(tmp_path / "LICENSE-APACHE") == "Apache-2.0"
+    assert "Licensor," + APACHE_SECTION_6 in terms
+    (tmp_path / "LICENSE-PIXAR").write_text(terms.replace("," + APACHE_SECTION_6, PIXAR_SECTION_6))
+    assert licensing.identify(tmp_path / "LICENSE-PIXAR") == "Pixar"
+
+
 def rule(
     tmp_path: Path,
     folder: str,
