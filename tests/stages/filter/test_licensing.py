@@ -92,13 +92,14 @@ def rule(
     declared: str = "",
     texts: Mapping[str, str] = {},
     rule: str = "agree",
+    kind: str = "path",
     **manifests: str,
 ) -> licensing.Ruling:
     for name, text in manifests.items():
         place = tmp_path / name.replace("__", "/").replace("root", "")
         place.mkdir(parents=True, exist_ok=True)
         (place / "Cargo.toml").write_text(text)
-    row = PackageRow("p", "p", "1", "path", declared, "", 0, "", 0, sorted(texts))
+    row = PackageRow("p", "p", "1", kind, declared, "", 0, "", 0, sorted(texts))
     return PackageLicenses(tmp_path, row, texts, POLICY, rule).ruling(folder)
 
 
@@ -113,6 +114,67 @@ def test_the_nearest_declaration_counts(tmp_path: Path):
 def test_a_manifest_may_inherit_from_its_workspace(tmp_path: Path):
     manifests = {"root": '[workspace.package]\nlicense = "ISC"\n', "a": "[package]\nlicense.workspace = true\n"}
     assert rule(tmp_path, "a/src", **manifests).license == "ISC"
+
+
+ROOT_MIT = {"root": '[package]\nlicense = "MIT"\n'}
+WORKSPACE = '[workspace.package]\nlicense = "MIT"\nlicense-file = "EULA"\n'
+
+
+@pytest.mark.parametrize(
+    ("manifest", "texts", "license"),
+    [
+        # it names a text: that text decides, wherever it lies and whatever stands beside it
+        ('license-file = "LICENSE"', {"LICENSE": "MIT", "sub/LICENSE": ""}, ""),
+        ('license-file = "LICENSE"', {"LICENSE": "MIT"}, ""),
+        ('license-file = "EULA"', {"LICENSE": "MIT", "sub/LICENSE": "MIT"}, ""),
+        ('license-file = "LICENSE"', {"sub/LICENSE": "", "sub/LICENSE-MIT": "MIT"}, ""),
+        ('license-file = "LICENSE"', {"LICENSE": "MIT", "sub/LICENSE": "ISC"}, "ISC"),
+        ('license-file = "../LICENSE"', {"LICENSE": "ISC"}, "ISC"),
+        ('license-file = "../../LICENSE"', {"LICENSE": "ISC"}, ""),
+        ("license-file = 3", {}, ""),
+        ('license = "ISC"\nlicense-file = "LICENSE"', {"sub/LICENSE": "ISC"}, "ISC"),
+        # it says nothing, or nothing that can be read: the crate above does not speak for it, the texts do
+        ('name = "sub"', {}, ""),
+        ('name = "sub"', {"LICENSE": "ISC"}, "ISC"),
+        ('license = ""', {}, ""),
+        ("license = 3", {}, ""),
+        ("license = [no TOML", {}, ""),
+        ("#" * licensing.MANIFEST_BYTES, {}, ""),
+        # it inherits what it asks for, from the nearest workspace
+        ("license.workspace = true", {}, ""),
+        ("license.workspace = true\n" + WORKSPACE, {}, "MIT"),
+        ("license.workspace = true\n[workspace]", {}, ""),
+        ("license-file.workspace = true\n" + WORKSPACE, {}, ""),
+        ("license-file.workspace = true\n" + WORKSPACE, {"sub/EULA": "ISC"}, "ISC"),
+        ("license-file.workspace = false\n" + WORKSPACE, {}, ""),
+    ],
+)
+def test_a_crate_has_not_the_licence_of_the_crate_above_it(
+    tmp_path: Path, manifest: str, texts: dict[str, str], license: str
+):
+    for table in ("package", "project"):
+        found = rule(tmp_path, "sub/src", declared="MIT", texts=texts, sub=f"[{table}]\n{manifest}\n", **ROOT_MIT)
+        assert found.license == license
+        assert (found.drop.detail if found.drop else "") == ("" if license else "unknown")
+
+
+def test_only_an_sdists_metadata_speaks_for_a_crate_in_it_that_says_nothing(tmp_path: Path):
+    silent = {"sub": '[package]\nname = "sub"\n', "told": '[package]\nlicense-file = "LICENSE"\n'}
+    assert rule(tmp_path, "sub/src", declared="ISC", kind="sdist", **silent, **ROOT_MIT).license == "ISC"
+    assert rule(tmp_path, "told/src", declared="ISC", kind="sdist", **silent, **ROOT_MIT).license == ""
+    for kind in ("path", "git", "crate"):
+        assert rule(tmp_path, "sub/src", declared="ISC", kind=kind, **silent, **ROOT_MIT).license == ""
+
+
+def test_the_packages_metadata_speaks_for_its_root_crate_and_for_what_is_in_no_crate(tmp_path: Path):
+    assert rule(tmp_path, "src", declared="ISC", root='[package]\nname = "root"\n').license == "ISC"
+    assert rule(tmp_path, "src", declared="ISC", root='[workspace]\nmembers = ["a"]\n').license == "ISC"
+    assert rule(tmp_path, "a/src", declared="ISC").license == "ISC"
+
+
+def test_a_manifest_inherits_from_the_nearest_workspace_alone(tmp_path: Path):
+    manifests = {"root": WORKSPACE, "a": "[workspace]\n", "a__b": "[package]\nlicense.workspace = true\n"}
+    assert rule(tmp_path, "a/b/src", **manifests).license == ""
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """Which licence holds for a file, by SPDX, and whether it is allowed. What is unknown is rejected.
 
 The declaration that is nearest counts: the file's own header, the crate's manifest (or its workspace's), the package's
-metadata. The licence texts nearest above the file must not contradict it; where nothing is declared, they decide.
+metadata. The nearest manifest of a crate is the last that is asked: one above speaks for another crate. Where it names
+a ``license-file`` instead, the licence is what that text is; where it says nothing, only an sdist's metadata speaks for
+the crate. The licence texts nearest above the file must not contradict the declaration; where nothing is declared, they
+decide.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from workbench.stages.filter.rules import Drop
 TEXT_SCORE = 0.9  # Sørensen-Dice similarity from which a text is taken for a licence; below it means nothing
 TEXT_BYTES = 200_000
 MANIFEST_BYTES = 1 << 20
+KEYS = frozenset({"license", "license-file"})  # of a manifest
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class PackageLicenses:
         self._row = row
         self._policy = policy
         self._text_rule = text_rule
+        self._license_of = texts
         self._texts: dict[str, set[str]] = {}
         for path, license in texts.items():
             self._texts.setdefault(posixpath.dirname(path), set()).update({license} - {""})
@@ -134,6 +139,8 @@ class PackageLicenses:
     def _rule(self, folder: str) -> Ruling:
         declared, evidence = self._declared(folder)
         texts_at, texts = self._nearest_texts(folder)
+        if declared is None:
+            return Ruling("", 0, evidence, Drop("license", "unknown"))
         if not declared:
             if not texts:
                 return Ruling("", 0, "nothing declared", Drop("license", "unknown"))
@@ -156,30 +163,44 @@ class PackageLicenses:
             return Ruling(license, rank, evidence, Drop("license", f"no text of {license}"))
         return Ruling(license, rank, evidence, None)
 
-    def _declared(self, folder: str) -> tuple[str, str]:
-        """The nearest declaration and where it stands."""
-        inherits = False
+    def _declared(self, folder: str) -> tuple[str | None, str]:
+        """What holds and where it stands; empty where nothing does, None where it is a text that is not known."""
         for above in _upwards(folder):
-            package, workspace = self._manifest(above)
-            where = f"{above}/Cargo.toml".removeprefix("/")
-            if inherits and workspace:
-                return workspace, where
-            if not inherits and isinstance(package, str) and package:
-                return package, where
-            if not inherits and package is True:
-                if workspace:
-                    return workspace, where
-                inherits = True
+            manifest = self._manifest(above)
+            crate = manifest.get("package", manifest.get("project"))  # [project]: as Cargo first had it
+            if crate is None:
+                continue
+            if _table(crate).keys() & KEYS:
+                return self._stated(above, _table(crate))
+            # A crate that says nothing: only an sdist's metadata speaks for all that lies in it.
+            if above and self._row.kind != "sdist":
+                return "", f"{above}/Cargo.toml"
+            break
         return self._row.license, "package metadata"
 
-    def _manifest(self, folder: str) -> tuple[str | bool, str]:
-        """``license`` of the package (True: inherited from the workspace) and of the workspace it may root."""
+    def _stated(self, at: str, crate: Mapping[str, Any]) -> tuple[str | None, str]:
+        """What the manifest in ``at`` says for its ``crate``, which may inherit it from the nearest workspace."""
+        inherited = [key for key in KEYS if _table(crate.get(key)).get("workspace") is True]
+        if inherited:
+            at = next((above for above in _upwards(at) if "workspace" in self._manifest(above)), at)
+            shared = _table(_table(self._manifest(at).get("workspace")).get("package"))
+            crate = {**crate, **{key: shared.get(key) for key in inherited}}
+        license, text = crate.get("license"), crate.get("license-file")
+        where = posixpath.join(at, "Cargo.toml")
+        if isinstance(license, str) and license:
+            return license, where
+        if isinstance(text, str):
+            path = posixpath.normpath(posixpath.join(at, text))
+            return self._license_of.get(path) or None, f"{path}, named by {where}"
+        return "", where
+
+    def _manifest(self, folder: str) -> Mapping[str, Any]:
         if folder not in self._manifests:
             self._manifests[folder] = _read_manifest(self._folder / folder / "Cargo.toml")
         return self._manifests[folder]
 
     @cached_property
-    def _manifests(self) -> dict[str, tuple[str | bool, str]]:
+    def _manifests(self) -> dict[str, Mapping[str, Any]]:
         return {}
 
     def _nearest_texts(self, folder: str) -> tuple[str, frozenset[str]]:
@@ -196,17 +217,17 @@ def _upwards(folder: str) -> Iterable[str]:
     yield ""
 
 
-def _read_manifest(path: Path) -> tuple[str | bool, str]:
-    if not path.is_file() or path.stat().st_size > MANIFEST_BYTES:
-        return "", ""
+def _read_manifest(path: Path) -> Mapping[str, Any]:
+    """Empty where there is none. One that cannot be read is a crate's all the same, and no other speaks for it."""
+    if not path.is_file():
+        return {}
+    unreadable = {"package": {"license": None}}
+    if path.stat().st_size > MANIFEST_BYTES:
+        return unreadable
     try:
-        manifest: Any = tomllib.loads(path.read_text("utf-8", "replace"))
+        return tomllib.loads(path.read_text("utf-8", "replace"))
     except (tomllib.TOMLDecodeError, RecursionError):
-        return "", ""
-    own = _table(manifest.get("package")).get("license")
-    shared = _table(_table(manifest.get("workspace")).get("package")).get("license")
-    inherited = _table(own).get("workspace") is True
-    return (own if isinstance(own, str) else inherited), (shared if isinstance(shared, str) else "")
+        return unreadable
 
 
 def _table(value: Any) -> dict[str, Any]:
