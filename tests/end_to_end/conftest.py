@@ -50,11 +50,26 @@ def rust_file(number: int) -> str:
     return "\n".join(parts)
 
 
+MIT = (  # in full: a text that cannot be identified contradicts the manifest
+    "MIT License\n\nCopyright (c) 2024 Somebody\n\nPermission is hereby granted, free of charge, to any person "
+    'obtaining a copy of this software and associated documentation files (the "Software"), to deal in the '
+    "Software without restriction, including without limitation the rights to use, copy, modify, merge, publish, "
+    "distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the Software is "
+    "furnished to do so, subject to the following conditions:\n\nThe above copyright notice and this permission "
+    "notice shall be included in all copies or substantial portions of the Software.\n\nTHE SOFTWARE IS PROVIDED "
+    '"AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF '
+    "MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR "
+    "COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, "
+    "TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN "
+    "THE SOFTWARE.\n"
+)
+
+
 def write_corpus(folder: Path, files: int = 160) -> None:
     source = folder / "src"
     source.mkdir(parents=True)
     (folder / "Cargo.toml").write_text('[package]\nname = "corpus"\nversion = "1.0.0"\nlicense = "MIT"\n')
-    (folder / "LICENSE").write_text("MIT License\n\nPermission is hereby granted, free of charge, to any person …\n")
+    (folder / "LICENSE").write_text(MIT)
     for number in range(files):
         (source / f"file_{number}.rs").write_text(rust_file(number))
 

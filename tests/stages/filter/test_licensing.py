@@ -182,7 +182,9 @@ def test_a_manifest_inherits_from_the_nearest_workspace_alone(tmp_path: Path):
     [
         ("MIT", {"LICENSE": "MIT"}, "agree", ""),
         ("MIT", {}, "agree", ""),
-        ("MIT", {"LICENSE": ""}, "agree", ""),
+        ("MIT", {"LICENSE": ""}, "agree", "declared MIT, but LICENSE is no known text"),
+        ("MIT", {"LICENSE": ""}, "ignore", ""),
+        ("MIT", {"LICENSE": ""}, "require", "no text of MIT"),
         ("MIT", {"LICENSE": "GPL-3.0"}, "agree", "declared MIT, but the text is GPL-3.0"),
         ("MIT", {"LICENSE": "GPL-3.0"}, "ignore", ""),
         ("MIT", {}, "require", "no text of MIT"),
@@ -197,6 +199,67 @@ def test_a_manifest_inherits_from_the_nearest_workspace_alone(tmp_path: Path):
 def test_texts_agree_decide_or_contradict(tmp_path: Path, declared: str, texts: dict[str, str], how: str, verdict: str):
     found = rule(tmp_path, "src", declared=declared, texts=texts, rule=how)
     assert (found.drop.detail if found.drop else "") == verdict
+
+
+UNKNOWN = "declared MIT, but src/LICENSE is no known text"
+
+
+@pytest.mark.parametrize(
+    ("declared", "texts", "verdict"),
+    [
+        # a notice that is no known text hides none above it, and says nothing itself
+        ("MIT", {"LICENSE": "GPL-3.0-only", "src/NOTICE": ""}, "declared MIT, but the text is GPL-3.0-only"),
+        ("MIT", {"LICENSE": "GPL-3.0-only", "src/Copyright.txt": ""}, "declared MIT, but the text is GPL-3.0-only"),
+        ("MIT", {"LICENSE": "", "src/NOTICE": ""}, "declared MIT, but LICENSE is no known text"),
+        ("MIT", {"LICENSE": "MIT", "NOTICE": "", "src/COPYRIGHT": ""}, ""),
+        ("MIT", {"src/NOTICE": ""}, ""),
+        ("", {"src/NOTICE": ""}, "unknown"),
+        ("", {"LICENSE": "GPL-3.0-only", "src/NOTICE": ""}, "not allowed: GPL-3.0-only"),
+        ("", {"LICENSE": "MIT", "src/NOTICE": ""}, ""),
+        # one that is a known text counts as such
+        ("MIT", {"LICENSE": "MIT", "src/NOTICE": "GPL-3.0-only"}, "declared MIT, but the text is GPL-3.0-only"),
+        # any other text that is not known contradicts what is declared, however it is called
+        ("MIT", {"LICENSE": "MIT", "src/LICENSE": ""}, UNKNOWN),
+        ("MIT", {"LICENSE": "MIT", "src/licence.md": ""}, UNKNOWN.replace("LICENSE", "licence.md")),
+        ("MIT", {"LICENSE": "MIT", "src/COPYING": ""}, UNKNOWN.replace("LICENSE", "COPYING")),
+        ("MIT", {"src/LICENSE": "", "src/NOTICE": "MIT"}, UNKNOWN),
+        # beside one that agrees it may say that one may choose
+        ("MIT", {"src/LICENSE": "", "src/LICENSE-MIT": "MIT"}, ""),
+        ("MIT OR ISC", {"src/LICENSE": "", "src/LICENSE-MIT": "MIT", "src/LICENSE-ISC": "ISC"}, ""),
+        ("MIT", {"src/LICENSE": "", "src/COPYING": "ISC"}, "declared MIT, but the text is ISC"),
+        # nothing is declared
+        ("", {"src/LICENSE": "", "src/LICENSE-MIT": "MIT"}, "unknown"),
+        ("", {"LICENSE": "MIT", "src/LICENSE": ""}, "unknown"),
+    ],
+)
+def test_a_text_that_is_not_known_is_no_consent(tmp_path: Path, declared: str, texts: dict[str, str], verdict: str):
+    found = rule(tmp_path, "src/inner", declared=declared, texts=texts)
+    assert (found.drop.detail if found.drop else "") == verdict
+
+
+OWN = "All rights reserved. No licence of any kind is granted.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("{mit}\nend of terms and conditions\n\nParts are derived from others, licensed as follows:\n{own}", True),
+        ("{mit}\n    =====\n{own}", True),
+        ("{mit}\n{own}", False),
+        ("{own}\n-----\n{mit}", False),
+        ("{own}", False),
+        ("\n" * licensing.TEXT_BYTES, False),
+        ("{mit}\n-----\n" + "x" * licensing.TEXT_BYTES, False),
+    ],
+)
+def test_a_file_of_several_texts_agrees_by_the_one_it_begins_with(tmp_path: Path, mit: str, text: str, allowed: bool):
+    (tmp_path / "LICENSE").write_text(text.format(mit=mit, own=OWN * 30))
+    assert licensing.identify(tmp_path / "LICENSE") == ""
+    found = rule(tmp_path, "src", declared="MIT", texts={"LICENSE": ""})
+    assert (found.drop is None) is allowed
+    assert not allowed or found.evidence == "package metadata; LICENSE begins with MIT"
+    assert rule(tmp_path, "src", texts={"LICENSE": ""}).drop is not None
+    assert rule(tmp_path, "src", declared="MIT", texts={"LICENSE": ""}, rule="require").drop is not None
 
 
 def test_a_text_in_a_folder_holds_below_it_alone(tmp_path: Path):

@@ -93,6 +93,20 @@ def test_the_payload_does_not_depend_on_the_number_of_workers(filter, rust: str,
     assert tree(filter.run(workers=1)) == tree(filter.run(workers=3))
 
 
+def test_a_crate_that_is_nobodys_to_use_is_not_let_through_by_the_one_around_it(filter, mit: str):
+    own = "PROPRIETARY AND CONFIDENTIAL. All rights reserved. No licence of any kind is granted.\n"
+    manifest = '[package]\nname = "sub"\nlicense-file = "LICENSE"\n'
+    files = {"Cargo.toml": '[package]\nlicense = "MIT"\n', "LICENSE": mit, "src/lib.rs": GOOD}
+    crate = {"sub/Cargo.toml": manifest, "sub/LICENSE": own, "sub/src/lib.rs": "fn b() {}\n"}
+    filter.package("a-1", {**files, **crate, "free/LICENSE": own, "free/x.rs": "fn c() {}\n"})
+    output = filter.run()
+    assert list(filter.kept(output)) == ["a-1/src/lib.rs"]
+    assert filter.rejected(output) == {
+        "a-1/free/x.rs": ("license", "declared MIT, but free/LICENSE is no known text"),
+        "a-1/sub/src/lib.rs": ("license", "unknown"),
+    }
+
+
 def test_copies_are_dropped_across_packages_and_the_better_licence_stays(filter, rust: str):
     filter.package("a-1", {"x.rs": GOOD, "near.rs": rust}, license="ISC")
     filter.package("b-1", {"y.rs": GOOD + "\n\n", "near.rs": rust.replace("LIMIT", "BOUND")}, license="MIT")

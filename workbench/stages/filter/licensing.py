@@ -5,14 +5,19 @@ metadata. The nearest manifest of a crate is the last that is asked: one above s
 a ``license-file`` instead, the licence is what that text is; where it says nothing, only an sdist's metadata speaks for
 the crate. The licence texts nearest above the file must not contradict the declaration; where nothing is declared, they
 decide.
+
+A text that cannot be identified contradicts too, unless a text beside it agrees with the declaration (it may say no
+more than "under either of these"), or it begins with one that does (and goes on with those of others). Where nothing is
+declared it leaves the licence unknown. A notice that cannot be identified is no licence text, and hides none above it.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,10 @@ from workbench.stages.filter.rules import Drop
 TEXT_SCORE = 0.9  # Sørensen-Dice similarity from which a text is taken for a licence; below it means nothing
 TEXT_BYTES = 200_000
 MANIFEST_BYTES = 1 << 20
+NOTICES = ("notice", "copyright")  # how the names of files begin that need not be licence texts
+_END = re.compile(
+    r"^[^\w\n]*end of terms and conditions[^\w\n]*$|^[ \t]*([-=*_#~])\1{2,}[ \t]*$", re.IGNORECASE | re.MULTILINE
+)
 KEYS = frozenset({"license", "license-file"})  # of a manifest
 
 
@@ -101,17 +110,45 @@ def licenses_in(expression: str) -> frozenset[str]:
 
 def identify(path: Path) -> str:
     """The SPDX id of a licence text; empty where it is none, or several in one file."""
-    import askalono
+    return _identified(path.read_text("utf-8", "replace")) if path.stat().st_size <= TEXT_BYTES else ""
 
-    if path.stat().st_size > TEXT_BYTES:
+
+def identify_opening(path: Path) -> str:
+    """The SPDX id of the text with which a file of several begins; empty where no line shows its end, or it is none."""
+    if not path.is_file() or path.stat().st_size > TEXT_BYTES:
         return ""
     text = path.read_text("utf-8", "replace")
+    end = _END.search(text)
+    return _identified(text[: end.start()]) if end else ""
+
+
+def _identified(text: str) -> str:
+    import askalono
+
     found = askalono.identify(text)
     if found is None or found.score < TEXT_SCORE:
         return ""
     # Pixar's licence is Apache's with another section 6 and no appendix, so Apache's without its appendix, as many
     # crates have it, is nearer to Pixar's than to its own. Of the two only Pixar's speaks of affiliates.
     return "Apache-2.0" if found.name == "Pixar" and "affiliates" not in text else str(found.name)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Those of one folder."""
+
+    known: set[str] = field(default_factory=set)
+    granted: set[str] = field(default_factory=set)  # of the known, without those of notices: they may be others'
+    unknown: list[str] = field(default_factory=list)  # paths; a notice need not be a licence text
+
+    def add(self, path: str, license: str) -> None:
+        notice = posixpath.basename(path).lower().startswith(NOTICES)
+        if license:
+            self.known.add(license)
+        if license and not notice:
+            self.granted.add(license)
+        if not license and not notice:
+            self.unknown.append(path)
 
 
 class PackageLicenses:
@@ -125,9 +162,9 @@ class PackageLicenses:
         self._policy = policy
         self._text_rule = text_rule
         self._license_of = texts
-        self._texts: dict[str, set[str]] = {}
-        for path, license in texts.items():
-            self._texts.setdefault(posixpath.dirname(path), set()).update({license} - {""})
+        self._texts: dict[str, Texts] = {}
+        for path, license in sorted(texts.items()):
+            self._texts.setdefault(posixpath.dirname(path), Texts()).add(path, license)
         self._rulings: dict[str, Ruling] = {}
 
     def ruling(self, folder: str) -> Ruling:
@@ -142,9 +179,9 @@ class PackageLicenses:
         if declared is None:
             return Ruling("", 0, evidence, Drop("license", "unknown"))
         if not declared:
-            if not texts:
+            if texts.unknown or not texts.known:
                 return Ruling("", 0, "nothing declared", Drop("license", "unknown"))
-            declared, evidence = " AND ".join(sorted(texts)), f"texts in {texts_at or 'the package'}"
+            declared, evidence = " AND ".join(sorted(texts.known)), f"texts in {texts_at or 'the package'}"
         license, rank = self._policy.judge(declared)
         if not license:
             return Ruling("", 0, evidence, Drop("license", f"not an SPDX expression: {declared}"[:200]))
@@ -152,16 +189,35 @@ class PackageLicenses:
             return Ruling(license, 0, evidence, Drop("license", f"not allowed: {license}"))
         return self._with_texts(license, rank, evidence, texts)
 
-    def _with_texts(self, license: str, rank: int, evidence: str, texts: frozenset[str]) -> Ruling:
-        agreeing = sorted(texts & licenses_in(license))
+    def _with_texts(self, license: str, rank: int, evidence: str, texts: Texts) -> Ruling:
+        def dropped(why: str) -> Ruling:
+            return Ruling(license, rank, evidence, Drop("license", why))
+
+        named = licenses_in(license)
+        agreeing = sorted(texts.known & named)
         if agreeing:
-            return Ruling(license, rank, f"{evidence}; text of {', '.join(agreeing)}", None)
-        if texts and self._text_rule != "ignore":
-            other = ", ".join(sorted(texts))
-            return Ruling(license, rank, evidence, Drop("license", f"declared {license}, but the text is {other}"))
-        if self._text_rule == "require":
-            return Ruling(license, rank, evidence, Drop("license", f"no text of {license}"))
+            evidence = f"{evidence}; text of {', '.join(agreeing)}"
+        if self._text_rule == "ignore":
+            return Ruling(license, rank, evidence, None)
+        if texts.known and not agreeing:
+            return dropped(f"declared {license}, but the text is {', '.join(sorted(texts.known))}")
+        if self._text_rule == "require" and not agreeing:
+            return dropped(f"no text of {license}")
+        if texts.unknown and not texts.granted & named:
+            opening = [path for path in texts.unknown if self._opening(path) in named]
+            if not opening:
+                return dropped(f"declared {license}, but {texts.unknown[0]} is no known text"[:200])
+            evidence = f"{evidence}; {opening[0]} begins with {self._opening(opening[0])}"
         return Ruling(license, rank, evidence, None)
+
+    def _opening(self, path: str) -> str:
+        if path not in self._openings:
+            self._openings[path] = identify_opening(self._folder / path)
+        return self._openings[path]
+
+    @cached_property
+    def _openings(self) -> dict[str, str]:
+        return {}
 
     def _declared(self, folder: str) -> tuple[str | None, str]:
         """What holds and where it stands; empty where nothing does, None where it is a text that is not known."""
@@ -203,11 +259,12 @@ class PackageLicenses:
     def _manifests(self) -> dict[str, Mapping[str, Any]]:
         return {}
 
-    def _nearest_texts(self, folder: str) -> tuple[str, frozenset[str]]:
+    def _nearest_texts(self, folder: str) -> tuple[str, Texts]:
         for above in _upwards(folder):
-            if above in self._texts:
-                return above, frozenset(self._texts[above])
-        return "", frozenset()
+            texts = self._texts.get(above)
+            if texts and (texts.known or texts.unknown):
+                return above, texts
+        return "", Texts()
 
 
 def _upwards(folder: str) -> Iterable[str]:
