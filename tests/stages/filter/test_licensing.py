@@ -237,6 +237,41 @@ def test_a_text_that_is_not_known_is_no_consent(tmp_path: Path, declared: str, t
     assert (found.drop.detail if found.drop else "") == verdict
 
 
+GPL = "declared MIT, but the text is GPL-3.0-only"
+
+
+@pytest.mark.parametrize(
+    ("declared", "texts", "verdict"),
+    [
+        ("MIT", {"LICENSE": "MIT", "COPYING": "GPL-3.0-only"}, GPL),
+        ("MIT", {"LICENSE": "MIT", "NOTICE": "GPL-3.0-only"}, GPL),
+        ("MIT", {"LICENSE-MIT": "MIT", "LICENSE-GPL": "GPL-3.0-only", "LICENSE": ""}, GPL),
+        ("MIT", {"LICENSE-MIT": "MIT", "LICENSE-ISC": "ISC", "LICENSE-GPL": "GPL-3.0-only"}, GPL),
+        ("MIT", {"LICENSE": "MIT", "LICENSE-OWN": "no SPDX"}, "declared MIT, but the text is no SPDX"),
+        ("MIT", {"LICENSE": "ISC", "COPYING": "GPL-3.0-only"}, GPL.replace("GPL-3.0-only", "GPL-3.0-only, ISC")),
+        ("", {"LICENSE": "MIT", "COPYING": "GPL-3.0-only"}, "not allowed: GPL-3.0-only AND MIT"),
+        # allowed ones beside it are no hindrance, nor are alternatives that are declared
+        ("MIT", {"LICENSE-MIT": "MIT", "LICENSE-APACHE": "Apache-2.0"}, ""),
+        ("MIT OR Apache-2.0", {"LICENSE-MIT": "MIT", "LICENSE-APACHE": "Apache-2.0"}, ""),
+        ("MIT OR Apache-2.0", {"LICENSE-MIT": "MIT", "LICENSE-APACHE": "Apache-2.0", "LICENSE": "", "NOTICE": ""}, ""),
+        ("MIT OR GPL-3.0-only", {"LICENSE": "MIT", "COPYING": "GPL-3.0-only"}, ""),
+        ("MIT OR GPL-3.0-or-later", {"LICENSE": "MIT", "COPYING": "GPL-3.0-only"}, ""),
+        ("MIT OR GPL-3.0+", {"LICENSE": "MIT", "COPYING": "GPL-3.0-only"}, ""),
+        ("MIT OR GPL-2.0-only", {"LICENSE": "MIT", "COPYING": "GPL-3.0-only"}, "… GPL-3.0-only"),
+        ("MIT OR LGPL-3.0-only", {"LICENSE": "MIT", "COPYING": "GPL-3.0-only"}, "… GPL-3.0-only"),
+        ("Apache-2.0 WITH LLVM-exception", {"LICENSE": "Apache-2.0"}, ""),
+        ("(MIT OR Apache-2.0) AND Unicode-3.0", {"LICENSE-MIT": "MIT", "LICENSE-UNICODE": "Unicode-3.0"}, ""),
+    ],
+)
+def test_one_text_that_agrees_does_not_excuse_another(
+    tmp_path: Path, declared: str, texts: dict[str, str], verdict: str
+):
+    found = rule(tmp_path, "src", declared=declared, texts=texts)
+    assert (found.drop.detail if found.drop else "") == verdict.replace("…", f"declared {declared}, but the text is")
+    if declared:
+        assert rule(tmp_path, "src", declared=declared, texts=texts, rule="ignore").drop is None
+
+
 OWN = "All rights reserved. No licence of any kind is granted.\n"
 
 

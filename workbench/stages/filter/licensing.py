@@ -4,7 +4,8 @@ The declaration that is nearest counts: the file's own header, the crate's manif
 metadata. The nearest manifest of a crate is the last that is asked: one above speaks for another crate. Where it names
 a ``license-file`` instead, the licence is what that text is; where it says nothing, only an sdist's metadata speaks for
 the crate. The licence texts nearest above the file must not contradict the declaration; where nothing is declared, they
-decide.
+decide. Of several texts in a folder one that agrees is enough, unless another is of a licence that is neither declared
+nor allowed.
 
 A text that cannot be identified contradicts too, unless a text beside it agrees with the declaration (it may say no
 more than "under either of these"), or it begins with one that does (and goes on with those of others). Where nothing is
@@ -26,7 +27,7 @@ from workbench.corpus.rows import PackageRow
 from workbench.domain.errors import UserError
 from workbench.stages.filter.rules import Drop
 
-TEXT_SCORE = 0.9  # Sørensen-Dice similarity from which a text is taken for a licence; below it means nothing
+TEXT_SCORE = 0.9  # Sørensen-Dice similarity from which a text is taken for a licence; below it is not known
 TEXT_BYTES = 200_000
 MANIFEST_BYTES = 1 << 20
 NOTICES = ("notice", "copyright")  # how the names of files begin that need not be licence texts
@@ -106,6 +107,11 @@ def licenses_in(expression: str) -> frozenset[str]:
     """The licences that an expression names, without exceptions."""
     parsed = _parsed(expression)
     return frozenset(str(key) for key in _licensing().license_keys(parsed)) if parsed is not None else frozenset()
+
+
+def _stem(license: str) -> str:
+    """The licence whose text it is: GPL-2.0-only and GPL-2.0-or-later have one text."""
+    return license.removesuffix("-only").removesuffix("-or-later").removesuffix("+")
 
 
 def identify(path: Path) -> str:
@@ -193,18 +199,20 @@ class PackageLicenses:
         def dropped(why: str) -> Ruling:
             return Ruling(license, rank, evidence, Drop("license", why))
 
-        named = licenses_in(license)
-        agreeing = sorted(texts.known & named)
+        named = {_stem(each) for each in licenses_in(license)}
+        agreeing = sorted(text for text in texts.known if _stem(text) in named)
         if agreeing:
             evidence = f"{evidence}; text of {', '.join(agreeing)}"
         if self._text_rule == "ignore":
             return Ruling(license, rank, evidence, None)
-        if texts.known and not agreeing:
-            return dropped(f"declared {license}, but the text is {', '.join(sorted(texts.known))}")
+        other = sorted(texts.known - set(agreeing))
+        against = [text for text in other if not agreeing or self._policy.judge(text)[1] is None]
+        if against:
+            return dropped(f"declared {license}, but the text is {', '.join(against)}")
         if self._text_rule == "require" and not agreeing:
             return dropped(f"no text of {license}")
-        if texts.unknown and not texts.granted & named:
-            opening = [path for path in texts.unknown if self._opening(path) in named]
+        if texts.unknown and not texts.granted & set(agreeing):
+            opening = [path for path in texts.unknown if _stem(self._opening(path)) in named]
             if not opening:
                 return dropped(f"declared {license}, but {texts.unknown[0]} is no known text"[:200])
             evidence = f"{evidence}; {opening[0]} begins with {self._opening(opening[0])}"
