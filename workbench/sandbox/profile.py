@@ -132,5 +132,7 @@ def _system() -> list[str]:
         *(part for target, name in links for part in ("--symlink", target, name)),
         *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
         *("--ro-bind-try", "/etc/alternatives", "/etc/alternatives"),
-        *("--proc", "/proc", "--dev", "/dev", "--size", "1048576", "--tmpfs", "/dev/shm"),
+        # zero is full: it reads the same, and cannot be mapped as memory that stays when it is unmapped.
+        *("--proc", "/proc", "--dev", "/dev", "--dev-bind", "/dev/full", "/dev/zero"),
+        *("--size", "1048576", "--tmpfs", "/dev/shm"),
     ]

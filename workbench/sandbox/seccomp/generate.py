@@ -1,7 +1,8 @@
 """Make the system-call filter of this machine's architecture: ``python -m workbench.sandbox.seccomp.generate``.
 
 For development only: the bytes are shipped, so running a sandbox needs neither pyseccomp nor libseccomp. The default is
-ALLOW; what is listed here fails. Not covered here: what namespaces, capabilities and rlimits already take away.
+ALLOW; what is listed here fails, with the error after which programs take another way. Not covered here: what
+namespaces, capabilities and rlimits already take away.
 """
 
 from __future__ import annotations
@@ -22,6 +23,18 @@ DENY = tuple(  # one text reads better than sixty quoted words
         "migrate_pages move_pages modify_ldt sethostname setdomainname fanotify_init mknod mknodat "
     ).split()
 )
+# Memory that no process has mapped, where the watch does not see it. ENOSYS, as of a kernel built without.
+NO_MEMORY = (
+    *("memfd_create", "memfd_secret", "shmget", "msgget", "semget", "mq_open"),
+    *("inotify_init", "inotify_init1"),  # events that nobody reads
+)
+# A page given to a pipe or a socket stays there when its owner has let go of it, and one byte of it keeps the whole
+# (a huge one has 2 MiB). EINVAL, as of a file that cannot be spliced.
+NO_PAGES = ("splice", "vmsplice", "tee", "sendfile")
+# An access list of 64 KiB is kept beside an inode of a tmpfs and counted nowhere. ENOTSUP, as of a file system without.
+NO_ATTRIBUTES = ("setxattr", "lsetxattr", "fsetxattr", 463)  # the number of setxattrat: libseccomp 2.5 has no name
+MAP_TYPE, MAP_SHARED, MAP_ANONYMOUS, MAP_HUGETLB = 0x0F, 0x01, 0x20, 0x40000
+SOL_SOCKET, SO_SNDBUF, SO_RCVBUF = 1, 7, 8
 # CLONE_NEWUSER, NEWNS, NEWCGROUP (old and new), NEWUTS, NEWIPC, NEWPID, NEWNET: no namespace inside the namespace.
 CLONE_NEW = (0x10000000, 0x00020000, 0x02000000, 0x08000000, 0x20000000, 0x40000000, 0x04000000)
 FAMILIES = frozenset({1, 2, 10})  # AF_UNIX, AF_INET, AF_INET6: all within an empty network namespace
@@ -36,6 +49,15 @@ def build(path: Path) -> None:
     rules: Any = sc.SyscallFilter(defaction=sc.ALLOW)
     for name in DENY:
         rules.add_rule(sc.ERRNO(errno.EPERM), name)
+    for code, calls in ((errno.ENOSYS, NO_MEMORY), (errno.EINVAL, NO_PAGES), (errno.ENOTSUP, NO_ATTRIBUTES)):
+        for call in calls:
+            rules.add_rule(sc.ERRNO(code), call)
+    _mappings(rules, sc)
+    # A socket holds what its buffer's size allows: the machine's default. A larger one is a wish that the kernel itself
+    # cuts without a word, so it is granted and not heard.
+    for option in (SO_SNDBUF, SO_RCVBUF):
+        arguments = (sc.Arg(1, sc.MASKED_EQ, 0xFFFFFFFF, SOL_SOCKET), sc.Arg(2, sc.MASKED_EQ, 0xFFFFFFFF, option))
+        rules.add_rule(sc.ERRNO(0), "setsockopt", *arguments)
     # clone3 passes its flags in memory, where a filter cannot look: ENOSYS makes libc fall back to clone.
     rules.add_rule(sc.ERRNO(errno.ENOSYS), "clone3")
     for bit in CLONE_NEW:
@@ -47,6 +69,13 @@ def build(path: Path) -> None:
         rules.add_rule(sc.ERRNO(errno.EPERM), "ioctl", sc.Arg(1, sc.MASKED_EQ, 0xFFFFFFFF, request))
     with path.open("wb") as out:
         rules.export_bpf(out)
+
+
+def _mappings(rules: Any, sc: Any) -> None:
+    """Shared anonymous memory stays whole while one page of it is mapped; huge pages are in no resident size."""
+    shared = (MAP_TYPE | MAP_ANONYMOUS, MAP_SHARED | MAP_ANONYMOUS)
+    rules.add_rule(sc.ERRNO(errno.EPERM), "mmap", sc.Arg(3, sc.MASKED_EQ, *shared))
+    rules.add_rule(sc.ERRNO(errno.ENOMEM), "mmap", sc.Arg(3, sc.MASKED_EQ, MAP_HUGETLB, MAP_HUGETLB))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,147 @@
+"""Memory that no process has mapped: each attempt to hold it is refused or ends the job; programs go on to work."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from workbench.ports.sandbox import Job, Limits
+
+_PROLOGUE = """
+import ctypes, os, socket, sys, time
+MIB = 1 << 20
+lib = ctypes.CDLL(None, use_errno=True)
+lib.mmap.restype = ctypes.c_void_p
+lib.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + 3 * [ctypes.c_int] + [ctypes.c_long]
+lib.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+lib.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+def call(*args):
+    got = lib.syscall(*[ctypes.c_long(a) for a in args])
+    if got < 0: raise OSError(ctypes.get_errno(), "refused")
+    return got
+def mapped(flags, fd=-1, size=32 * MIB):
+    at = lib.mmap(None, size, 3, flags, fd, 0)
+    if at == 2**64 - 1: raise OSError(ctypes.get_errno(), "refused")
+    return at
+def keep_one_page(flags, fd=-1):
+    at = mapped(flags, fd)
+    lib.memset(at, 1, 32 * MIB)
+    lib.munmap(at + 4096, 32 * MIB - 4096)
+"""
+
+# The first of many calls that together would hold gigabytes, and the error that it gets.
+REFUSED = {
+    "an anonymous file": ("os.memfd_create('x')", errno.ENOSYS),
+    "a secret file": ("call(447, 0)", errno.ENOSYS),
+    "a System V segment": ("call(29, 0, 64 * MIB, 0o1600)", errno.ENOSYS),
+    "a System V queue": ("call(68, 0, 0o1600)", errno.ENOSYS),
+    "System V semaphores": ("call(64, 0, 32000, 0o1600)", errno.ENOSYS),
+    "a POSIX queue": ("lib.mq_open(b'/x', 0o102, 0o600, None) < 0 and sys.exit(ctypes.get_errno())", errno.ENOSYS),
+    "events of files": ("call(294, 0)", errno.ENOSYS),
+    "events of files, old call": ("call(253)", errno.ENOSYS),
+    "shared anonymous memory, all but a page unmapped": ("keep_one_page(0x21)", errno.EPERM),
+    "shared anonymous memory, more flags": ("keep_one_page(0x1 << 40 | 0x8021)", errno.EPERM),
+    "shared zeros, all but a page unmapped": ("keep_one_page(0x1, os.open('/dev/zero', os.O_RDWR))", errno.ENODEV),
+    "huge pages": ("mapped(0x40022, size=0)", errno.ENOMEM),  # which no kernel says of no page at all
+    "pages given to a pipe": ("call(278, os.pipe()[1], 0, 0, 0)", errno.EINVAL),
+    "pages of a file in a pipe": ("call(275, os.open('/in/a.py', 0), 0, os.pipe()[1], 0, 1, 0)", errno.EINVAL),
+    "pages of a pipe in another": ("call(276, os.pipe()[0], os.pipe()[1], 1, 0)", errno.EINVAL),
+    "pages of a file in a socket": (
+        "os.sendfile(socket.socketpair()[0].fileno(), os.open('/in/a.py', 0), 0, 1)",
+        errno.EINVAL,
+    ),
+    "an attribute of a file": ("open('/tmp/a', 'w'); os.setxattr('/tmp/a', 'user.x', bytes(60000))", errno.ENOTSUP),
+    "an attribute of a link": (
+        "open('/tmp/a', 'w'); os.setxattr('/tmp/a', 'user.x', b'x', follow_symlinks=False)",
+        errno.ENOTSUP,
+    ),
+    "an attribute of an open file": ("os.setxattr(os.open('/tmp/a', 65), 'user.x', b'x')", errno.ENOTSUP),
+    "an attribute, new call": ("call(463, -100, 0, 0, 0, 0, 0)", errno.ENOTSUP),
+}
+
+
+@pytest.mark.parametrize("attempt", REFUSED)
+def test_memory_beside_the_processes_is_refused(python, attempt: str):
+    body, error = REFUSED[attempt]
+    source = f"{_PROLOGUE}\ntry:\n    {body}\nexcept OSError as error: sys.exit(error.errno)\nprint('ESCAPED')\n"
+    result = python(source)
+    assert (result.exit_code, result.stdout) == (error, b""), result
+
+
+def test_a_socket_s_buffer_stays_as_large_as_it_is(python):
+    source = """
+import socket
+a, b = socket.socketpair()
+for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+    before = a.getsockopt(socket.SOL_SOCKET, option)
+    a.setsockopt(socket.SOL_SOCKET, option, before + 4096)
+    print(a.getsockopt(socket.SOL_SOCKET, option) - before)
+"""
+    result = python(source)
+    assert (result.stdout, result.stderr) == (b"0\n0\n", b""), "granted and not heard"
+
+
+def test_what_the_filter_refuses_has_another_way(python, sandbox):
+    source = """
+import asyncio, multiprocessing, shutil, subprocess, tempfile
+shutil.copyfile("/in/a.py", "/tmp/b"); shutil.copy2("/in/a.py", "/tmp/c"); shutil.copytree("/in", "/tmp/d")
+def child(lock, pipe):
+    with lock: pipe.send(7)
+ours, theirs = multiprocessing.Pipe()
+process = multiprocessing.Process(target=child, args=(multiprocessing.Lock(), theirs))
+process.start(); assert ours.recv() == 7; process.join()
+async def served(reader, writer):
+    with open("/tmp/b", "rb") as file: await asyncio.get_running_loop().sendfile(writer.transport, file)
+    writer.close()
+async def main():
+    server = await asyncio.start_server(served, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    return await reader.read()
+assert asyncio.run(main()) == open("/in/a.py", "rb").read()
+assert subprocess.run(["cat", "/tmp/c"], capture_output=True).stdout == open("/tmp/d/a.py", "rb").read()
+with tempfile.TemporaryFile() as file: file.write(bytes(1 << 20))
+print("fine")
+"""
+    result = python(source)
+    assert result.stdout == b"fine\n", result
+    script = "head -c 9 /dev/zero | od -An -tx1; cp -a /in/a /tmp/b; tail -c 2 /tmp/b"
+    result = sandbox.run(Job(argv=["sh", "-c", script], files={"a": b"a\n"}))
+    assert result.stdout.split(b"\n")[:2] == [b" 00" * 9, b"a"]
+    assert (result.exit_code, result.stderr) == (0, b"")
+
+
+def test_a_c_program_is_built_and_runs(sandbox):
+    if sandbox.run(Job(argv=["sh", "-c", "command -v cc"])).exit_code != 0:
+        pytest.skip("the jail has no C compiler")
+    script = "cc -O1 -pipe -o /tmp/a /in/a.c && /tmp/a"
+    result = sandbox.run(Job(argv=["sh", "-c", script], files={"a.c": b"int main(void) { return 42; }\n"}))
+    assert result.exit_code == 42, result
+
+
+def test_a_rust_program_is_built_and_copies(sandbox):
+    from workbench.domain.errors import ToolMissing
+    from workbench.sandbox import toolchain
+
+    try:
+        toolchain.rust()
+    except ToolMissing as error:
+        pytest.skip(error.what)
+    if sandbox.run(Job(argv=["sh", "-c", "command -v cc"])).exit_code != 0:
+        pytest.skip("the jail has no linker")
+    source = b"""
+use std::{fs, io, os::unix::net::UnixStream, thread};
+fn main() -> io::Result<()> {
+    fs::copy("/in/a.rs", "/tmp/b")?;
+    io::copy(&mut fs::File::open("/tmp/b")?, &mut fs::File::create("/tmp/c")?)?;
+    let (mut reader, mut writer) = UnixStream::pair()?;
+    let sent = thread::spawn(move || io::copy(&mut fs::File::open("/tmp/c").unwrap(), &mut writer).unwrap());
+    io::copy(&mut reader, &mut io::stdout())?;
+    assert!(sent.join().unwrap() > 0);
+    Ok(())
+}
+"""
+    script = "rustc -C debuginfo=2 -o /tmp/a /in/a.rs && /tmp/a"
+    limits = Limits(wall_s=60, cpu_s=30)
+    job = Job(argv=["sh", "-c", script], files={"a.rs": source}, toolchain="rust", limits=limits)
+    assert sandbox.run(job).stdout == source
