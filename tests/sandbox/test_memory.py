@@ -6,7 +6,8 @@ import errno
 
 import pytest
 
-from workbench.ports.sandbox import Job, Limits
+from workbench.domain.errors import WorldError
+from workbench.ports.sandbox import Job, Limits, Outcome
 
 _PROLOGUE = """
 import ctypes, os, socket, sys, time
@@ -145,3 +146,99 @@ fn main() -> io::Result<()> {
     limits = Limits(wall_s=60, cpu_s=30)
     job = Job(argv=["sh", "-c", script], files={"a.rs": source}, toolchain="rust", limits=limits)
     assert sandbox.run(job).stdout == source
+
+
+# Each holds at least twice the limit of 128 MiB and waits to be ended for it.
+HELD = {
+    "files": """
+for place in ("/tmp", "/out"):
+    for number in range(3):
+        with open(f"{place}/{number}", "wb") as file:
+            for _ in range(60): file.write(bytes(MIB))
+""",
+    "files that were deleted": """
+files = [open(f"/tmp/{number}", "wb") for number in range(5)]
+for number, file in enumerate(files):
+    os.unlink(f"/tmp/{number}")
+    for _ in range(50): file.write(bytes(MIB))
+""",
+    "deleted files on their way from socket to socket": """
+ours, theirs = socket.socketpair()
+for number in range(5):
+    with open(f"/tmp/{number}", "wb") as file:
+        os.unlink(f"/tmp/{number}")
+        for _ in range(50): file.write(bytes(MIB))
+        file.flush()
+        socket.send_fds(ours, [b"x"], [file.fileno()])
+""",
+    "files of a process that has gone": """
+if os.fork() == 0:
+    for number in range(5):
+        with open(f"/tmp/{number}", "wb") as file:
+            for _ in range(50): file.write(bytes(MIB))
+    os._exit(0)
+os.wait()
+""",
+    "empty files with long names": """
+os.mkdir("/tmp/d")
+for number in range(140000): os.close(os.open(f"/tmp/d/{'x' * 200}{number}", os.O_CREAT | os.O_WRONLY))
+""",
+    "connections that nobody accepts": """
+server = socket.socket(socket.AF_UNIX); server.bind("/tmp/s"); server.listen(4096)
+for _ in range(1500):
+    with socket.socket(socket.AF_UNIX) as one:
+        one.connect("/tmp/s"); one.setblocking(False)
+        try:
+            while True: one.send(bytes(65536))
+        except BlockingIOError: pass
+""",
+    "messages of senders that have gone": """
+kept = []
+for number in range(160):
+    kept.append(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)); kept[-1].bind(f"/tmp/{number}")
+    for _ in range(10):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one: one.sendto(bytes(200000), f"/tmp/{number}")
+""",
+    "connections of TCP": """
+server = socket.create_server(("127.0.0.1", 0), backlog=4096)
+kept = []
+for _ in range(240):
+    kept.append(socket.create_connection(server.getsockname()))
+    kept[-1].setblocking(False)
+    try:
+        while True: kept[-1].send(bytes(65536))
+    except BlockingIOError: pass
+""",
+}
+
+
+@pytest.mark.parametrize("attempt", HELD)
+def test_memory_that_a_jail_keeps_counts(python, attempt: str):
+    result = python(f"{_PROLOGUE}\n{HELD[attempt]}\ntime.sleep(30)\n", memory_bytes=128 << 20, wall_s=60, cpu_s=60)
+    assert result.outcome is Outcome.MEMORY, result
+
+
+def test_what_was_deleted_and_closed_counts_no_more(python):
+    source = """
+import os, socket, time
+for number in range(12):
+    with open("/tmp/a", "wb") as file: file.write(bytes(20 << 20))
+    os.unlink("/tmp/a")
+for number in range(2000):
+    ours, theirs = socket.socketpair(); ours.close(); theirs.close()
+time.sleep(0.1)
+"""
+    result = python(source, memory_bytes=128 << 20)
+    assert (result.outcome, result.exit_code) == (Outcome.EXITED, 0), result
+
+
+def test_a_jail_whose_memory_cannot_be_watched_does_not_begin(sandbox, monkeypatch):
+    from workbench.sandbox import memory
+
+    monkeypatch.setattr(memory, "WRITABLE", ("tmp", "nosuch"))
+    with pytest.raises(WorldError, match="cannot be watched"):
+        sandbox.run(Job(argv=["true"]))
+
+
+def test_a_job_without_time_does_not_begin(sandbox):
+    assert sandbox.run(Job(argv=["true"], limits=Limits(wall_s=0.0))).outcome is Outcome.TIMEOUT

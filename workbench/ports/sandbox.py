@@ -21,7 +21,7 @@ class Outcome(StrEnum):
 class Limits:
     wall_s: float = 10.0
     cpu_s: int = 10
-    memory_bytes: int = 2 << 30  # of the whole tree
+    memory_bytes: int = 2 << 30  # of the whole tree, with the files that it writes and the most its sockets can hold
     file_bytes: int = 64 << 20
     processes: int = 64
     output_bytes: int = 64 << 10  # of stdout and of stderr; the rest is dropped and ``truncated`` set

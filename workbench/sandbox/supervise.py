@@ -1,8 +1,8 @@
 """Watching one jailed process tree to its end: clock, memory, output caps, and the certainty that nothing is left.
 
 The tree lives in a process-id namespace whose first process bubblewrap names on the status channel. When that process
-has ended, the kernel has ended every other one in the namespace, whatever it ignored or detached from. Not covered:
-memory between two looks (20 ms), which each process's own RLIMIT_AS bounds.
+has ended, the kernel has ended every other one in the namespace, whatever it ignored or detached from. What the tree
+holds, and what of it is not seen, is ``memory.py``'s.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from typing import Protocol
 
 from workbench.domain.errors import WorldError
 from workbench.ports.sandbox import Limits, Outcome
+from workbench.sandbox.memory import Kept, tree_exceeds
 
 POLL_S = 0.02  # between two looks at the tree's memory
 END_S = 10.0  # a killed namespace that takes longer than this is a fault of the machine
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-MAX_PROCESSES = 4096  # a bound for walking the tree, far above every limit
 
 
 @dataclass(frozen=True)
@@ -60,21 +59,27 @@ class Capped:
 
 
 class Gate:
-    """Our end of what the jail waits at before the job begins: it says that it stands, and we that we are there."""
+    """Our end of what the jail waits at before the job begins: it says that it stands, and we that we are there.
 
-    def __init__(self, end: socket.socket) -> None:
+    ``on_standing`` is what is done in between: the jail is whole, and the job has not begun."""
+
+    def __init__(self, end: socket.socket, on_standing: Callable[[], None]) -> None:
         end.setblocking(False)
-        self.fd, self._end = end.fileno(), end
+        self.fd, self._end, self._on_standing = end.fileno(), end, on_standing
+        self.shut = False  # the outcome is there: a job that has not begun does not begin
 
     def read(self) -> bool:
         """Answer the jail, once; False: there is nothing more to wait for."""
         try:
-            if self._end.recv(1):
-                self._end.send(b"\n")
+            stands = self._end.recv(1)
         except BlockingIOError:
             return True
         except OSError:  # the jail has gone: its builder says why
-            pass
+            return False
+        if stands and not self.shut:
+            self._on_standing()
+            with contextlib.suppress(OSError):  # it has gone since
+                self._end.send(b"\n")
         return False
 
 
@@ -116,8 +121,16 @@ def supervise(
         reading.callback(_reap, process)
         streams = Streams(process, status=status[0], limit=limits.output_bytes)
         sent = Capped(collect[0], collect_bytes) if collect else None
-        with _Watch(process.pid, [Gate(gate[0]), *streams.all(), *([sent] if sent else [])]) as watch:
-            outcome = _observe(watch, process.pid, limits, start + limits.wall_s, is_stopped)
+        kept = reading.enter_context(Kept())
+
+        def look_in() -> None:
+            streams.status.read()  # bubblewrap has named the first process before it let it build the jail
+            kept.open(_status(streams.status, "child-pid"))
+
+        entrance = Gate(gate[0], look_in)
+        with _Watch(process.pid, [entrance, *streams.all(), *([sent] if sent else [])]) as watch:
+            outcome = _observe(watch, process.pid, kept, limits, start + limits.wall_s, is_stopped)
+            entrance.shut = True
             streams.status.read()
             watch.end_tree(_status(streams.status, "child-pid"))
     code = _status(streams.status, "exit-code")
@@ -174,14 +187,16 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
             stream.close()
 
 
-def _observe(watch: _Watch, pid: int, limits: Limits, deadline: float, is_stopped: Callable[[], bool]) -> Outcome:
+def _observe(
+    watch: _Watch, pid: int, kept: Kept, limits: Limits, deadline: float, is_stopped: Callable[[], bool]
+) -> Outcome:
     """Wait for the builder's end, for a limit, or until it is to stop."""
     while not watch.ended:
         left = deadline - time.monotonic()
         if left <= 0:
             return Outcome.TIMEOUT
         watch.wait(min(left, POLL_S))
-        if not watch.ended and tree_exceeds(pid, limits.memory_bytes):
+        if not watch.ended and tree_exceeds(pid, limits.memory_bytes, kept):
             return Outcome.MEMORY
         if not watch.ended and is_stopped():
             return Outcome.STOPPED
@@ -255,41 +270,3 @@ def _status(stream: Capped, key: str) -> int | None:
             if key in report:
                 return int(report[key])
     return None
-
-
-def tree_exceeds(root: int, limit_bytes: int) -> bool:
-    """Whether a tree holds more than ``limit_bytes``. Resident sizes are cheap and count shared pages many times, so
-    the proportional sizes are read only when the resident ones are already too many."""
-    pids = _tree(root)
-    if sum(map(_resident, pids)) <= limit_bytes:
-        return False
-    return sum(map(_proportional, pids)) > limit_bytes
-
-
-def _tree(root: int) -> list[int]:
-    found: list[int] = []
-    waiting = [root]
-    while waiting and len(found) < MAX_PROCESSES:
-        pid = waiting.pop()
-        found.append(pid)
-        with contextlib.suppress(OSError):
-            for task in os.listdir(f"/proc/{pid}/task"):
-                with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as file:
-                    waiting += map(int, file.read().split())
-    return found
-
-
-def _resident(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * PAGE_BYTES
-    except (OSError, IndexError):
-        return 0
-
-
-def _proportional(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:"))
-    except (OSError, StopIteration):
-        return _resident(pid)

@@ -1,0 +1,136 @@
+"""How much memory a jail holds: its processes, its own file systems, the buffers of its sockets.
+
+What else could hold pages that no process has mapped, the system-call filter refuses: anonymous files and shared
+memory, System V objects, pages given to pipes and sockets, attributes of files, watches. A page of a file in the jail
+that is mapped as well counts twice. Not covered, and what bounds it:
+
+- memory between two looks (20 ms), in processes that follow each other faster than the tree is walked, and swapped out:
+  RLIMIT_AS, which is the whole limit again for each process;
+- pipes: 64 MiB for each user id (/proc/sys/fs/pipe-user-pages-soft), then 8 KiB a pipe, and at most 256 descriptors a
+  process;
+- what the kernel notes of processes, threads, page tables (1/512 of the address space), mappings (65,530 a process),
+  terminals (4,096) and descriptors: the limits on each; of file locks: only the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from workbench.domain.errors import WorldError
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+MAX_PROCESSES = 4096  # a bound for walking the tree, far above every limit
+WRITABLE = ("tmp", "out", "dev/shm")  # the file systems that a job can write to, all in memory
+INODE_BYTES = 2048  # of the kernel's, with a name of 255 bytes, for a file that may be empty
+
+OPTIONS_BYTES = 128 << 10  # of a socket's filters and options (net.core.optmem_max)
+
+
+class Kept:
+    """What a jail keeps that no process has mapped, also when the process that made it has gone.
+
+    Opened when the jail stands and before the job begins, so nothing that the job does can hide it."""
+
+    def __init__(self) -> None:
+        self._folders: list[int] = []
+        self._network = -1
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for fd in (*self._folders, self._network):
+            if fd >= 0:
+                os.close(fd)
+
+    def open(self, first: int | None) -> None:
+        """Look into the jail whose first process is ``first``."""
+        try:
+            for name in WRITABLE:
+                flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._folders.append(os.open(f"/proc/{first}/root/{name}", flags))
+            self._network = os.open(f"/proc/{first}/net/sockstat", os.O_RDONLY | os.O_CLOEXEC)
+            _buffers()
+        except OSError as error:
+            raise WorldError(f"the memory of a sandbox cannot be watched: {error}", "`workbench doctor`") from error
+
+    def size_bytes(self) -> int:
+        if self._network < 0:  # nothing has begun
+            return 0
+        return sum(map(_file_system, self._folders)) + _sockets(os.pread(self._network, 1 << 12, 0), _buffers())
+
+
+def tree_exceeds(root: int, limit_bytes: int, kept: Kept) -> bool:
+    """Whether a tree and its jail hold more than ``limit_bytes``. Resident sizes are cheap and count shared pages many
+    times, so the proportional sizes are read only when the resident ones are already too many."""
+    left_bytes = limit_bytes - kept.size_bytes()
+    pids = _tree(root)
+    if sum(map(_resident, pids)) <= left_bytes:
+        return False
+    return sum(map(_proportional, pids)) > left_bytes
+
+
+def _file_system(fd: int) -> int:
+    """Of what was deleted, too, as long as somebody has it open."""
+    found = os.fstatvfs(fd)
+    return (found.f_blocks - found.f_bfree) * found.f_frsize + (found.f_files - found.f_ffree) * INODE_BYTES
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """The most that one socket can hold; a job cannot make them larger."""
+
+    size_bytes: int
+    tcp_bytes: int  # besides, in one of TCP: the kernel chooses as it goes along
+
+
+@cache
+def _buffers() -> Buffers:
+    """As much again as the buffer's size: the last message may begin when it is nearly full."""
+    with socket.socket(socket.AF_UNIX) as one:  # the machine's defaults, which a container does not see under /proc/sys
+        size_bytes = max(one.getsockopt(socket.SOL_SOCKET, way) for way in (socket.SO_SNDBUF, socket.SO_RCVBUF))
+    largest = [Path(f"/proc/sys/net/ipv4/tcp_{way}mem").read_text().split()[2] for way in "rw"]
+    return Buffers(2 * size_bytes + OPTIONS_BYTES, sum(map(int, largest)))
+
+
+def _sockets(report: bytes, buffers: Buffers) -> int:
+    """The most that a network's sockets can hold, out of its sockstat: how many there are, with those that wait to be
+    accepted and those that were closed before what they sent was read. What local ones hold is counted nowhere by
+    bytes, and what those of TCP hold only for the whole machine."""
+    words = report.split()
+    num, machine_bytes = int(words[2]), int(words[words.index(b"TCP:") + 10]) * PAGE_BYTES
+    return num * buffers.size_bytes + min(num * buffers.tcp_bytes, machine_bytes)
+
+
+def _tree(root: int) -> list[int]:
+    found: list[int] = []
+    waiting = [root]
+    while waiting and len(found) < MAX_PROCESSES:
+        pid = waiting.pop()
+        found.append(pid)
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                    waiting += map(int, file.read().split())
+    return found
+
+
+def _resident(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * PAGE_BYTES
+    except (OSError, IndexError):
+        return 0
+
+
+def _proportional(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:"))
+    except (OSError, StopIteration):
+        return _resident(pid)
