@@ -218,6 +218,25 @@ def test_memory_that_a_jail_keeps_counts(python, attempt: str):
     assert result.outcome is Outcome.MEMORY, result
 
 
+def test_a_process_counts_whose_first_thread_has_ended(python):
+    source = """
+import ctypes, os, threading, time
+def first_has_ended():
+    with open(f"/proc/{os.getpid()}/stat") as file: return file.read().rpartition(")")[2].split()[0] == "Z"
+def hold():
+    while not first_has_ended(): time.sleep(0.01)
+    kept = b"x" * (40 << 20)
+    time.sleep(30)
+for _ in range(8):
+    if os.fork() == 0:
+        threading.Thread(target=hold).start()
+        ctypes.CDLL(None).syscall(60, 0)
+time.sleep(30)
+"""
+    result = python(source, memory_bytes=160 << 20, wall_s=60)
+    assert result.outcome is Outcome.MEMORY, result
+
+
 def test_what_was_deleted_and_closed_counts_no_more(python):
     source = """
 import os, socket, time

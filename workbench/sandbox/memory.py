@@ -19,6 +19,7 @@ import os
 import socket
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 
 from workbench.domain.errors import WorldError
@@ -69,10 +70,10 @@ def tree_exceeds(root: int, limit_bytes: int, kept: Kept) -> bool:
     """Whether a tree and its jail hold more than ``limit_bytes``. Resident sizes are cheap and count shared pages many
     times, so the proportional sizes are read only when the resident ones are already too many."""
     left_bytes = limit_bytes - kept.size_bytes()
-    pids = _tree(root)
-    if sum(map(_resident, pids)) <= left_bytes:
+    sizes_bytes = dict(map(_measured, _tree(root)))
+    if sum(sizes_bytes.values()) <= left_bytes:
         return False
-    return sum(map(_proportional, pids)) > left_bytes
+    return sum(map(_proportional, sizes_bytes)) > left_bytes
 
 
 def _file_system(fd: int) -> int:
@@ -118,6 +119,15 @@ def _tree(root: int) -> list[int]:
                 with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as file:
                     waiting += map(int, file.read().split())
     return found
+
+
+def _measured(pid: int) -> tuple[int, int]:
+    """The resident size of a process and the id under which it is told: another thread's where the first has ended."""
+    tasks = {pid: _resident(pid)}
+    if not tasks[pid]:
+        with contextlib.suppress(OSError):
+            tasks |= {int(task): _resident(int(task)) for task in os.listdir(f"/proc/{pid}/task")}
+    return max(tasks.items(), key=itemgetter(1))
 
 
 def _resident(pid: int) -> int:
