@@ -237,11 +237,11 @@ def test_calls_are_bounded_and_a_place_is_free_again_when_one_ends() -> None:
     async def talk() -> None:
         calls, go = Calls(limit=1), threading.Event()
         async with anyio.create_task_group() as group:
-            group.start_soon(calls.run, go.wait)
+            group.start_soon(calls.run, lambda _: go.wait())
             await anyio.lowlevel.checkpoint()
             with pytest.raises(WorldError, match="1 calls are running"):
-                await calls.run(lambda: 1)
+                await calls.run(lambda _: 1)
             go.set()
-        assert await calls.run(lambda: 2) == 2
+        assert await calls.run(lambda _: 2) == 2
 
     anyio.run(talk)

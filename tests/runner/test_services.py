@@ -153,11 +153,13 @@ class Endless:
 
     def __init__(self) -> None:
         self.is_closed = False
+        self.num_asked = 0
         self.began = threading.Event()
 
     def generate(self, prompt: Prompt, sampling: Sampling, *, check: Callable[[], None]) -> None:
+        self.num_asked += 1
+        self.began.set()
         while True:
-            self.began.set()
             check()
 
     def close(self) -> None:
@@ -175,3 +177,87 @@ def test_closing_gives_up_the_answer_that_is_being_made(repository: GitRepositor
         with pytest.raises(WorldError, match="is ending"):
             asked.result(30)
     assert model.is_closed
+
+
+class GoneAt(threading.Event):
+    """Nobody waits any more from the ``number``-th look on."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def is_set(self) -> bool:
+        self._number -= 1
+        return self._number <= 0
+
+
+def asked_by(services: VersionServices, gone: threading.Event) -> None:
+    with bind(services, gone):
+        services.complete("let", max_tokens=4096, seed=0)
+
+
+def test_a_call_that_nobody_waits_for_ends_at_work_and_never_starts_in_line(
+    repository: GitRepository, tiny_release: Artifact
+) -> None:
+    snapshot = version.load(repository, pinned(repository, tiny_release))
+    model = Endless()
+    services = VersionServices(repository, snapshot, lambda _: model)  # type: ignore[arg-type,return-value]
+    gone = threading.Event()
+    with ThreadPoolExecutor(4) as pool:
+        try:
+            at_work = pool.submit(asked_by, services, gone)
+            assert model.began.wait(30)
+            for in_line in [pool.submit(asked_by, services, GoneAt(number)) for number in (1, 2, 3)]:
+                with pytest.raises(WorldError, match="was cancelled"):
+                    in_line.result(30)
+            assert model.num_asked == 1
+            gone.set()
+            with pytest.raises(WorldError, match="was cancelled"):
+                at_work.result(30)
+        finally:
+            services.close()
+    with pytest.raises(WorldError, match="was cancelled"):
+        asked_by(services, gone)
+    assert model.num_asked == 1
+
+
+class Sleeper(threading.Event):
+    """Whoever looks at it sleeps until he is woken, and is still waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sleeps, self.wake = threading.Event(), threading.Event()
+
+    def is_set(self) -> bool:
+        self.sleeps.set()
+        assert self.wake.wait(60)
+        return False
+
+
+def test_a_call_that_was_in_line_when_the_model_was_closed_does_not_open_it_again(
+    repository: GitRepository, tiny_release: Artifact
+) -> None:
+    snapshot = version.load(repository, pinned(repository, tiny_release))
+    models = [Endless()]
+    services = VersionServices(repository, snapshot, lambda _: models.pop())  # type: ignore[arg-type,return-value]
+    first, sleeper = models[0], Sleeper()
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            at_work = pool.submit(asked_by, services, threading.Event())
+            assert first.began.wait(30)
+            in_line = pool.submit(asked_by, services, sleeper)
+            assert sleeper.sleeps.wait(30)
+        finally:
+            services.close()
+            sleeper.wake.set()
+        for asked in (at_work, in_line):
+            with pytest.raises(WorldError, match="is ending"):
+                asked.result(30)
+    assert first.num_asked == 1
+
+
+def test_a_search_that_nobody_waits_for_ends_at_the_next_file(repository: GitRepository, commit) -> None:
+    many = commit({f"src/{n}.rs": b"fn g() {}\n" for n in range(30)})
+    _, services = serve_version(repository, many)
+    with bind(services, GoneAt(20)), pytest.raises(WorldError, match="was cancelled"):
+        services.search("$X.unwrap()", language="rust", code=None, limit=5)

@@ -1,13 +1,14 @@
 """Calls of tools, each in a thread of its own: one that hangs, exits or panics harms neither the others nor the server.
 
-The threads are daemons: nobody waits for them when the server ends. A thread cannot be ended from outside, so the
-number of those that run is bounded. Not here: what a call does.
+The threads are daemons: nobody waits for them when the server ends. A thread cannot be ended from outside: it is told
+when nobody waits for its call any more, and the number of those that run is bounded. Not here: what a call does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -26,22 +27,28 @@ class Calls:
         self._free = threading.BoundedSemaphore(limit)
         self._limit = limit
 
-    async def run(self, function: Callable[[], T]) -> T:
+    async def run(self, function: Callable[[threading.Event], T]) -> T:
         """What ``function`` gives, or its exception; one that would end the program (SystemExit, KeyboardInterrupt, an
-        engine's panic) as a RuntimeError. WorldError when too many calls run already."""
+        engine's panic) as a RuntimeError. WorldError when too many calls run already. ``function`` is given an event
+        that is set when the call is cancelled."""
         if not self._free.acquire(blocking=False):
             raise WorldError(f"{self._limit} calls are running already", "try again later; start it anew if they hang")
         made: Future[T] = Future()
         made.set_running_or_notify_cancel()
-        context = contextvars.copy_context()
-        threading.Thread(target=self._settle, args=(made, context, function), name="tool", daemon=True).start()
-        return await asyncio.wrap_future(made)
+        gone = threading.Event()
+        work = functools.partial(contextvars.copy_context().run, function, gone)
+        threading.Thread(target=self._settle, args=(made, work), name="tool", daemon=True).start()
+        try:
+            return await asyncio.wrap_future(made)
+        except asyncio.CancelledError:
+            gone.set()
+            raise
 
-    def _settle(self, made: Future[T], context: contextvars.Context, function: Callable[[], T]) -> None:
+    def _settle(self, made: Future[T], work: Callable[[], T]) -> None:
         result: Any = None
         error: BaseException | None = None
         try:
-            result = context.run(function)
+            result = work()
         except Exception as raised:  # noqa: BLE001 - it is told to who waits
             error = raised
         except BaseException as raised:  # noqa: BLE001 - likewise: only this call ends

@@ -21,6 +21,7 @@ from workbench.mcp_servers.calls import Calls
 from workbench.sdk import services as sdk_services
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from starlette.applications import Starlette
@@ -96,13 +97,13 @@ def http_app(server: MCPServer[Any], host: str) -> Starlette:
 def _traced(tool: Tool, snapshot: AgentSnapshot, services: Services, calls: Calls) -> Callable[..., Any]:
     """The tool's function, bound to its version, answering with provenance."""
 
-    def work(arguments: dict[str, Any]) -> Any:
-        with sdk_services.bind(services):
+    def work(arguments: dict[str, Any], gone: threading.Event) -> Any:
+        with sdk_services.bind(services, gone):
             return tool.function(**arguments)
 
     async def call(**arguments: Any) -> Any:
         try:
-            result = await calls.run(lambda: work(arguments))
+            result = await calls.run(functools.partial(work, arguments))
         except WorkbenchError as error:
             raise ToolError(str(error)) from error
         context = trace.get_current_span().get_span_context()

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from workbench.domain.errors import NotFound, WorldError
 from workbench.domain.generation import Generation, Prompt, Sampling
-from workbench.ports.inference import LoadedModel
+from workbench.ports.inference import Check, LoadedModel
 from workbench.ports.store import Repository
 from workbench.refactor import search as structural
 from workbench.runner.version import AgentSnapshot
 from workbench.sdk.answers import Completion, Matches
+from workbench.sdk.services import is_gone
 
 MAX_FILES = 5000
+LOOK_S = 0.1  # how often a call that waits for the model looks whether somebody still waits for it
 
 
 class VersionServices:
     """Answers ``workbench.sdk`` for one snapshot. The model is opened on first use and shared by all calls, one at a
-    time: llama.cpp keeps one context."""
+    time: llama.cpp keeps one context. A call that nobody waits for any more is given up, at work and in line."""
 
     def __init__(
         self, repository: Repository, snapshot: AgentSnapshot, open_model: Callable[[AgentSnapshot], LoadedModel]
@@ -29,7 +33,7 @@ class VersionServices:
         self._open_model = open_model
         self._model: LoadedModel | None = None
         self._lock = threading.Lock()
-        self._is_ending = threading.Event()
+        self._ending = threading.Event()
 
     def complete(self, prompt: str, *, max_tokens: int | None, seed: int | None) -> Completion:
         return self._generate(Prompt(prompt), max_tokens, seed)
@@ -47,17 +51,25 @@ class VersionServices:
         return found.model_copy(update={"outcome": "truncated", "detail": f"not searched: {left_out[0]}"})
 
     def close(self) -> None:
-        """Close the model; an answer that is being made is given up first."""
-        self._is_ending.set()
+        """Close the model; the answer that is being made and those that wait for their turn are given up first."""
+        self._ending.set()
         with self._lock:
             if self._model is not None:
                 self._model.close()
                 self._model = None
-            self._is_ending.clear()
+            self._ending = threading.Event()  # calls from before keep theirs: none of them opens the model again
 
-    def _check(self) -> None:
-        if self._is_ending.is_set():
-            raise WorldError("the Runner is ending", "ask again when it runs")
+    @contextmanager
+    def _turn(self) -> Iterator[Check]:
+        """The model for one call alone, and what that call has to ask at each of its steps."""
+        check = partial(_check, self._ending)
+        while not self._lock.acquire(timeout=LOOK_S):
+            check()
+        try:
+            check()
+            yield check
+        finally:
+            self._lock.release()
 
     def _generate(self, prompt: Prompt, max_tokens: int | None, seed: int | None) -> Completion:
         if self._snapshot.state.release is None:
@@ -67,10 +79,10 @@ class VersionServices:
             sampling = replace(sampling, max_tokens=max(1, min(max_tokens, 4096)))
         if seed is not None:
             sampling = replace(sampling, seed=seed)
-        with self._lock:
+        with self._turn() as check:
             if self._model is None:
                 self._model = self._open_model(self._snapshot)
-            made: Generation = self._model.generate(prompt, sampling, check=self._check)
+            made: Generation = self._model.generate(prompt, sampling, check=check)
         finish = "stop" if made.finish == "stop" else "length" if made.finish == "length" else "end"
         return Completion(
             text=made.text,
@@ -84,7 +96,9 @@ class VersionServices:
         """Path and text of the version's files in a language; into ``left_out`` goes what is not read, and why."""
         endings = structural.LANGUAGES.get(language, ())
         objects = self._repository.objects
+        ending = self._ending
         for number, entry in enumerate(objects.walk(self._snapshot.commit)):
+            _check(ending)
             if number >= MAX_FILES:
                 left_out.append(f"what comes after the first {MAX_FILES} files")
                 return
@@ -94,3 +108,11 @@ class VersionServices:
                 left_out.append(f"{entry.path}, which is larger than {structural.MAX_SOURCE >> 20} MiB")
                 continue
             yield entry.path, objects.read_blob(entry.id).decode("utf-8", errors="replace")
+
+
+def _check(ending: threading.Event) -> None:
+    """WorldError where the call is to be given up."""
+    if ending.is_set():
+        raise WorldError("the Runner is ending", "ask again when it runs")
+    if is_gone():
+        raise WorldError("the call was cancelled", "nobody waits for its answer")

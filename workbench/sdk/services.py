@@ -1,7 +1,8 @@
-"""The binding between the SDK's functions and the Runner that a call runs in: one context variable."""
+"""The binding between the SDK's functions and the Runner that a call runs in: two context variables."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,16 +23,25 @@ class Services(Protocol):
 
 
 _bound: ContextVar[Services | None] = ContextVar("workbench_services", default=None)
+_gone: ContextVar[threading.Event | None] = ContextVar("workbench_gone", default=None)
 
 
 @contextmanager
-def bind(services: Services) -> Iterator[None]:
-    """Answer the SDK's functions with ``services`` inside this block and the calls it makes."""
-    token = _bound.set(services)
+def bind(services: Services, gone: threading.Event | None = None) -> Iterator[None]:
+    """Answer the SDK's functions with ``services`` inside this block and the calls it makes. ``gone`` is set once
+    nobody waits for the call any more: the services then give it up."""
+    token, token_gone = _bound.set(services), _gone.set(gone)
     try:
         yield
     finally:
         _bound.reset(token)
+        _gone.reset(token_gone)
+
+
+def is_gone() -> bool:
+    """Whether nobody waits for the call that asks."""
+    gone = _gone.get()
+    return gone is not None and gone.is_set()
 
 
 def current() -> Services:
