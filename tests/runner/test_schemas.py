@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from workbench.runner.contract import _bare
+from workbench.runner.contract import bare
 from workbench.runner.schemas import allows
 
 
@@ -98,7 +98,7 @@ MODES = ("validation", "serialization")
 
 
 def schemas(mode: Any) -> list[dict[str, Any]]:
-    return [_bare(TypeAdapter(kind).json_schema(mode=mode)) for kind in TYPES]
+    return [bare(TypeAdapter(kind).json_schema(mode=mode)) for kind in TYPES]
 
 
 def valid(schema: dict[str, Any]) -> list[bool]:
@@ -152,12 +152,12 @@ def test_whatever_is_said_to_be_allowed_is_valid() -> None:
     ],
 )
 def test_what_is_plain_is_shown(new: Any, old: Any, is_allowed: bool) -> None:
-    a, b = (_bare(TypeAdapter(kind).json_schema()) for kind in (new, old))
+    a, b = (bare(TypeAdapter(kind).json_schema()) for kind in (new, old))
     assert allows(a, b, of_new=a, of_old=b, closed=True) is is_allowed
 
 
 def test_a_field_that_is_not_named_is_allowed_only_where_that_is_asked() -> None:
-    three, two = (_bare(TypeAdapter(kind).json_schema()) for kind in (Point3, Point))
+    three, two = (bare(TypeAdapter(kind).json_schema()) for kind in (Point3, Point))
     assert not allows(two, three, of_new=two, of_old=three, closed=True)
     assert allows(two, three, of_new=two, of_old=three, closed=False)
     assert not allows(three, two, of_new=three, of_old=two, closed=False)

@@ -6,11 +6,12 @@ Every answer carries its provenance: ``{"result": …, "version": …, "release"
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool as ServedTool
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
 from opentelemetry import trace
@@ -18,6 +19,7 @@ from pydantic import BaseModel, Field
 
 from workbench.domain.errors import WorkbenchError
 from workbench.mcp_servers.calls import Calls
+from workbench.runner import arguments
 from workbench.sdk import services as sdk_services
 
 if TYPE_CHECKING:
@@ -45,26 +47,26 @@ class Answer(BaseModel, Generic[T]):
     trace_id: str = Field(description="finds this call in the traces")
 
 
+class _AsGiven(FuncMetadata):
+    """Arguments reach the tool as they came: the SDK's own reading takes more than the contract (``"3"`` for a number,
+    names that do not exist) and turns text that looks like JSON into values."""
+
+    def validate_arguments(self, arguments_to_validate: dict[str, Any]) -> dict[str, Any]:
+        return arguments_to_validate
+
+
 def build_server(snapshot: AgentSnapshot, services: Services) -> MCPServer[Any]:
     """A server that offers exactly the snapshot's tools."""
     from workbench.telemetry.tracing import ensure_tracing
 
     ensure_tracing()
+    calls = Calls()
     server: MCPServer[Any] = MCPServer(
         "workbench-runner",
         version=snapshot.version,
         instructions=f"Tools of agent version {snapshot.version}, answering with {snapshot.release or 'no release'}.",
+        tools=[_served(tool, _traced(tool, snapshot, services, calls)) for tool in snapshot.tools.values()],
     )
-    calls = Calls()
-    for tool in snapshot.tools.values():
-        server.add_tool(
-            _traced(tool, snapshot, services, calls),
-            name=tool.info.name,
-            title=tool.info.title or None,
-            description=tool.description,
-            annotations=ToolAnnotations(read_only_hint=tool.info.read_only, open_world_hint=False),
-            structured_output=True,
-        )
 
     @server.resource("state://active", mime_type="application/json")
     def active_state() -> str:
@@ -94,16 +96,35 @@ def http_app(server: MCPServer[Any], host: str) -> Starlette:
     return server.streamable_http_app(transport_security=allowed)
 
 
+def _served(tool: Tool, call: Callable[..., Any]) -> ServedTool:
+    """The tool under the very schemas of its contract; the answer's is that of ``Answer`` around the result's."""
+    output: Any = Answer[tool.signature.return_annotation]  # type: ignore[name-defined]
+    result = dict(tool.output_schema)
+    schema = Answer[Any].model_json_schema() | {"title": output.__name__, "$defs": result.pop("$defs", {})}
+    schema["properties"]["result"] = result
+    return ServedTool(
+        fn=call,
+        name=tool.info.name,
+        title=tool.info.title or None,
+        description=tool.description,
+        parameters=dict(tool.input_schema),
+        fn_metadata=_AsGiven(arg_model=ArgModelBase, output_model=output, output_schema=schema),
+        is_async=True,
+        context_kwarg=None,
+        annotations=ToolAnnotations(read_only_hint=tool.info.read_only, open_world_hint=False),
+    )
+
+
 def _traced(tool: Tool, snapshot: AgentSnapshot, services: Services, calls: Calls) -> Callable[..., Any]:
     """The tool's function, bound to its version, answering with provenance."""
 
-    def work(arguments: dict[str, Any], gone: threading.Event) -> Any:
+    def work(given: dict[str, Any], gone: threading.Event) -> Any:
         with sdk_services.bind(services, gone):
-            return tool.function(**arguments)
+            return tool.function(**arguments.read(tool, given))
 
-    async def call(**arguments: Any) -> Any:
+    async def call(**given: Any) -> Any:
         try:
-            result = await calls.run(functools.partial(work, arguments))
+            result = await calls.run(functools.partial(work, given))
         except WorkbenchError as error:
             raise ToolError(str(error)) from error
         context = trace.get_current_span().get_span_context()
@@ -118,10 +139,4 @@ def _traced(tool: Tool, snapshot: AgentSnapshot, services: Services, calls: Call
             raise ToolError(f"the answer has {size} bytes, {MAX_ANSWER} are sent at most: ask for less")
         return answer
 
-    functools.update_wrapper(call, tool.function)
-    returned: Any = Answer[tool.signature.return_annotation]  # type: ignore[name-defined]
-    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in tool.signature.parameters.values()]
-    call.__signature__ = tool.signature.replace(parameters=parameters, return_annotation=returned)  # type: ignore[attr-defined]
-    call.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": returned}
-    del call.__dict__["__wrapped__"]
     return call

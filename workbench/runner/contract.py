@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, create_model
+from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 
 from workbench.domain.canonical import canonical_lines
@@ -33,6 +33,7 @@ class Tool:
     function: Callable[..., Any]
     signature: inspect.Signature  # with resolved annotations
     description: str
+    arguments: type[BaseModel]  # what ``input_schema`` is the schema of
     input_schema: Schema
     output_schema: Schema
 
@@ -83,6 +84,7 @@ def _describe(info: ToolInfo, function: Callable[..., Any]) -> Tool:
         function=function,
         signature=signature.replace(parameters=resolved, return_annotation=hints["return"]),
         description=inspect.getdoc(function) or "",
+        arguments=model,
         input_schema=model.model_json_schema(),
         output_schema=output,
     )
@@ -93,7 +95,7 @@ def contract(tools: Mapping[str, Tool]) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "tools": {
-            name: {"input": _bare(tool.input_schema), "output": _bare(tool.output_schema)}
+            name: {"input": bare(tool.input_schema), "output": bare(tool.output_schema)}
             for name, tool in sorted(tools.items())
         },
     }
@@ -103,15 +105,16 @@ def contract_bytes(tools: Mapping[str, Tool]) -> bytes:
     return canonical_lines(contract(tools))
 
 
-def _bare(schema: Any, inside_properties: bool = False) -> Any:
+def bare(schema: Any, inside_properties: bool = False) -> Any:
+    """A schema without what describes it, as the contract has it."""
     if isinstance(schema, Mapping):
         return {
-            key: _bare(value, inside_properties=key in ("properties", "$defs") and not inside_properties)
+            key: bare(value, inside_properties=key in ("properties", "$defs") and not inside_properties)
             for key, value in schema.items()
             if inside_properties or key not in _SILENT
         }
     if isinstance(schema, list):
-        return [_bare(value) for value in schema]
+        return [bare(value) for value in schema]
     return schema
 
 
