@@ -20,7 +20,7 @@ from workbench.clock.system import SystemClock
 from workbench.domain.ids import EMPTY_TREE, ZERO_ID
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.manifest import InputEntry, Manifest
-from workbench.domain.refs import MAIN, Kind
+from workbench.domain.refs import ACTIVE, MAIN, Kind
 from workbench.domain.version import Bump
 from workbench.rest.versions import create_app
 from workbench.runner.pin import pin
@@ -72,6 +72,44 @@ def test_versions_name_what_they_pin(client: httpx.Client) -> None:
     assert detail["release"] == "release/rust/v1.0.0"
     assert "complete" in detail["contract"]["tools"]
     assert detail == client.get("/api/v1/versions/v1.0.0").json()
+
+
+def test_what_an_etag_stands_for_does_not_change_when_another_version_is_active(
+    client: httpx.Client, repository: GitRepository
+) -> None:
+    one, active, listed = (f"/api/v1/versions{path}" for path in ("/v1.0.0", "/active", ""))
+    before = {path: client.get(path) for path in (one, active, listed)}
+    old = repository.refs.get(str(ACTIVE))
+    assert old is not None
+    info = repository.objects.commit(old)
+    new = repository.objects.add_commit(info.tree, parents=(old,), message="next\n", who=WHO, time_ms=2000)
+    moves = [RefMove(str(ACTIVE), old, new), RefMove("refs/tags/v1.1.0", ZERO_ID, new)]
+    repository.refs.swap(moves)
+    try:
+        for path, known in before.items():
+            now, fresh = client.get(path, headers={"if-none-match": known.headers["etag"]}), client.get(path)
+            assert now.status_code == (304 if fresh.content == known.content else 200), path
+        assert client.get(active).json()["version"] == "v1.1.0"
+        assert client.get(one).headers["etag"] == f'"{old}"'
+    finally:
+        repository.refs.swap([RefMove(move.ref, move.new, move.old) for move in moves])
+    assert client.get(active).content == before[active].content
+
+
+def test_of_two_versions_of_one_commit_the_one_that_was_asked_is_answered(
+    client: httpx.Client, repository: GitRepository
+) -> None:
+    whole, active = (client.get(f"/api/v1/versions/{name}") for name in ("v1.0.0", "active"))
+    tag = repository.refs.get("refs/tags/v1.0.0")
+    assert tag is not None
+    repository.refs.swap([RefMove("refs/tags/v1.0.9", ZERO_ID, tag)])
+    try:
+        assert client.get("/api/v1/versions/v1.0.0").json() == whole.json()
+        assert client.get("/api/v1/versions/v1.0.9").json() == {**whole.json(), "version": "v1.0.9"}
+        now = client.get("/api/v1/versions/active", headers={"if-none-match": active.headers["etag"]})
+        assert now.json()["version"] == "v1.0.9"
+    finally:
+        repository.refs.swap([RefMove("refs/tags/v1.0.9", tag, ZERO_ID)])
 
 
 def test_the_lineage_leads_back_to_what_it_was_made_from(client: httpx.Client) -> None:

@@ -1,8 +1,9 @@
 """The Versions API: read-only REST over what the repository holds.
 
 What is named by an object id never changes: its ETag is that id and it is cached for good. What is named by a tag or a
-version is answered with the id of its object as ETag, and revalidated. Every GET can be asked by HEAD. Nothing here
-writes. Not here: ranges and large files (``content``), who may ask (``guard``).
+version is answered with the id of its object as ETag, and revalidated; so such an answer tells nothing that can change
+while the object stays. What can change (lists, which version is active) has a digest of what it tells. Every GET can be
+asked by HEAD. Nothing here writes. Not here: ranges and large files (``content``), who may ask (``guard``).
 """
 
 from __future__ import annotations
@@ -54,17 +55,20 @@ class Problem(BaseModel):
     hint: str = Field(default="")
 
 
-class VersionInfo(BaseModel):
+class VersionFacts(BaseModel):
     version: str
     commit: str
     tree: str
     message: str
     author: str
     time_s: int
+
+
+class VersionInfo(VersionFacts):
     active: bool
 
 
-class VersionDetail(VersionInfo):
+class VersionDetail(VersionFacts):
     release: str = Field(description="short tag of the release it pins; empty when none")
     state: dict[str, Any]
     contract: dict[str, Any]
@@ -208,18 +212,23 @@ def _versions(app: FastAPI, store: Store) -> None:
     def version(
         request: Request, version: Annotated[str, Path(pattern=rf"^(active|v{_NUMBER}\.{_NUMBER}\.{_NUMBER})$")]
     ) -> Response:
-        """One version (or ``active``): its commit, the release it pins, its state and its contract."""
+        """One version (or ``active``, by its highest tag): its commit, the release it pins, its state and contract.
+        Which one is active is told by ``active`` and by the list."""
         with store() as repository:
             snapshot = agents.load(repository, version)
-            known = [v for v in describe.versions(repository) if v["commit"] == snapshot.commit]
+            tag = snapshot.version if version == "active" else version
+            known = [v for v in describe.versions(repository) if (v["version"], v["commit"]) == (tag, snapshot.commit)]
         if not known:
             raise NotFound(f"{version} has no version tag", "see /api/v1/versions")
+        facts = {key: value for key, value in known[0].items() if key != "active"}
         detail = {
             "release": snapshot.release,
             "state": snapshot.state.model_dump(mode="json"),
             "contract": snapshot.contract,
         }
-        return _answer(request, known[0] | detail, snapshot.commit)
+        # Another tag on the same commit changes what ``active`` is called, though not the commit.
+        etag = digest_of([tag, snapshot.commit]) if version == "active" else snapshot.commit
+        return _answer(request, facts | detail, etag)
 
 
 def _artifacts(app: FastAPI, store: Store) -> None:
