@@ -202,6 +202,23 @@ def test_unknown_paths_and_methods_are_answered_in_the_same_shape(address: str) 
         assert answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/completions", {"POST"}),
+        ("PUT", "/v1/chat/completions", {"POST"}),
+        ("DELETE", "/v1/models", {"GET", "HEAD"}),
+        ("OPTIONS", "/health", {"GET", "HEAD"}),
+    ],
+)
+def test_a_method_that_is_not_allowed_is_told_those_that_are(
+    address: str, method: str, path: str, allowed: set[str]
+) -> None:
+    answer = httpx.request(method, f"{address}{path}")
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == allowed
+
+
 def test_many_at_once_get_the_answers_they_would_get_alone(address: str) -> None:
     def text(seed: int) -> str:
         answer = ask(address, seed=seed, temperature=1.0, max_tokens=16)

@@ -211,10 +211,13 @@ def test_only_this_machine_s_names_and_pages_are_answered(
         assert status == 200 or answer.json()["what"]
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
-def test_nothing_can_be_written(client: httpx.Client, method: str, repository: GitRepository) -> None:
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/api/v1/versions", "/api/v1/versions/v1.0.0", FILE, "/healthz", "/openapi.json"])
+def test_nothing_can_be_written(client: httpx.Client, method: str, path: str, repository: GitRepository) -> None:
     before = repository.refs.all()
-    assert client.request(method, "/api/v1/versions").status_code == 405
+    answer = client.request(method, path)
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
     assert repository.refs.all() == before
 
 

@@ -6,7 +6,7 @@ A browser cannot forge either header, so a page from elsewhere reaches nothing h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,11 +23,20 @@ def names(host: str) -> frozenset[str]:
     return LOOPBACK | ({host.lower()} - EVERYWHERE)
 
 
-def problem(status: int, message: str, code: str, *, param: str | None = None, retry_s: int = 0) -> JSONResponse:
+def problem(
+    status: int,
+    message: str,
+    code: str,
+    *,
+    param: str | None = None,
+    retry_s: int = 0,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
     """An error in OpenAI's shape."""
     kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
     body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return JSONResponse(body, status, headers={"Retry-After": str(retry_s)} if retry_s else None)
+    retry = {"Retry-After": str(retry_s)} if retry_s else {}
+    return JSONResponse(body, status, headers={**(headers or {}), **retry})
 
 
 class Guard:

@@ -264,7 +264,7 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return problem(404, f"there is nothing at {request.url.path}", "not_found")
-    return problem(error.status_code, error.detail, "not_allowed")
+    return problem(error.status_code, error.detail, "not_allowed", headers=error.headers)
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -159,10 +159,11 @@ Store = Callable[[], Any]
 
 
 def _get(app: FastAPI, path: str, **options: Any) -> Callable[[Route], Route]:
-    """A route for GET, described, and the same for HEAD: the server leaves out the body."""
+    """A route for GET and HEAD (the server leaves out the body), described as GET. One route has both, since a 405 names
+    the methods of the first one that has the path; the second is for the description alone."""
 
     def register(route: Route) -> Route:
-        app.head(path, include_in_schema=False, **options)(route)
+        app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False, **options)(route)
         return app.get(path, **options)(route)
 
     return register
