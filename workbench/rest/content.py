@@ -58,7 +58,9 @@ class _Part:
         headers = {**headers_of(etag, cache), "Accept-Ranges": "bytes"}
         if is_known(request, etag):
             return cls(304, 0, 0, headers)
-        asked = _RANGE.fullmatch(request.headers.get("range", "").strip())
+        # RFC 9110, 14.2: "A server MUST ignore a Range header field received with a request method that is
+        # unrecognized or for which range handling is not defined. For this specification, GET is the only method".
+        asked = _RANGE.fullmatch(request.headers.get("range", "").strip()) if request.method == "GET" else None
         unchanged = request.headers.get("if-range", f'"{etag}"') == f'"{etag}"'
         if asked is None or not unchanged or asked.groups() == ("", ""):
             return cls(200, 0, size, headers)
