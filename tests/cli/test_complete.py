@@ -74,6 +74,7 @@ def test_an_answer_that_is_not_the_record_s_is_an_error(cli: Any, hub: Path, rec
         ({"tokens": ["x"]}, 8, "not the record of a generation"),
         ({"sampling": {"temprature": 1}}, 8, "not the record of a generation"),
         ({"sampling": {"temperature": "hot"}}, 8, "not the record of a generation"),
+        ({"sampling": {"repeat_penalty": 1e-300}}, 2, "repeat_penalty 1e-300 cannot be used"),
         ({"sampling": 5}, 8, "not the record of a generation"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from workbench.domain.errors import Corrupt, UserError
-from workbench.domain.generation import Sampling
+from workbench.domain.generation import REPEAT_PENALTY_MAX, REPEAT_PENALTY_MIN, Sampling
 from workbench.inference import sampler
 
 
@@ -50,6 +50,35 @@ def test_it_chooses_as_its_definition_does(
     logits = np.array(tenths, dtype=np.float32) / 8  # exact, with ties
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
     assert sampler.choose(logits, sampling, step) == naive([float(value) for value in logits], sampling, step)
+
+
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=300)
+@given(
+    st.lists(FINITE, min_size=1, max_size=20),
+    st.sampled_from([0.0, 5e-324, 1e-308, 1e-40, 1e-8]) | st.floats(0, 10),
+    st.sampled_from([5e-324, 1e-40]) | st.floats(0, 1, exclude_min=True),
+    st.sampled_from([0.0, 5e-324]) | st.floats(0, 1, exclude_max=True),
+    st.sampled_from([REPEAT_PENALTY_MIN, REPEAT_PENALTY_MAX]) | st.floats(REPEAT_PENALTY_MIN, REPEAT_PENALTY_MAX),
+    st.sampled_from([0, 1, 10**40]),
+)
+def test_whatever_may_be_asked_a_token_is_chosen_from_logits_that_are_numbers(
+    logits: list[float], temperature: float, top_p: float, min_p: float, penalty: float, top_k: int
+) -> None:
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=penalty)
+    sampler.check(sampling)
+    assert 0 <= sampler.choose(np.float32(logits), sampling, 0, range(len(logits))) < len(logits)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-308, 1e-200])
+def test_a_temperature_next_to_zero_takes_the_likeliest(temperature: float) -> None:
+    for best in range(4):
+        logits = np.full(4, -3.0, np.float32)
+        logits[best] = np.nextafter(np.float32(-3), np.float32(0))
+        assert sampler.choose(logits, Sampling(temperature=temperature, top_p=1.0, seed=best), 0) == best
 
 
 def test_temperature_zero_takes_the_likeliest_and_the_lowest_id_of_equals() -> None:
@@ -96,6 +125,10 @@ def test_logits_that_are_not_numbers_are_refused(value: float, temperature: floa
         Sampling(top_p=1.1),
         Sampling(min_p=1.0),
         Sampling(repeat_penalty=0.0),
+        Sampling(repeat_penalty=1e-300),
+        Sampling(repeat_penalty=0.09),
+        Sampling(repeat_penalty=10.1),
+        Sampling(repeat_penalty=math.nan),
         Sampling(max_tokens=-1),
         Sampling(stop=("",)),
         Sampling(stop=("x",) * 17),

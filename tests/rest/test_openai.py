@@ -138,6 +138,10 @@ def test_a_stop_text_ends_the_answer(address: str) -> None:
         ({"presence_penalty": 0.5}, 400, "presence_penalty"),
         ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
         ({"stop": ""}, 400, "stop"),
+        ({"repeat_penalty": 1e-300}, 400, "repeat_penalty"),
+        ({"repeat_penalty": 1e-40, "stream": True}, 400, "repeat_penalty"),
+        ({"temperature": float("nan")}, 400, "temperature"),
+        ({"max_tokens": 10**40}, 400, None),
         ({"fim_layout": "mid"}, 400, "fim_layout"),
         ({"max_tokens": 100_000}, 400, None),
         ({"prompt": "x" * 5000}, 400, None),
@@ -154,6 +158,24 @@ def test_wrong_requests_are_told_what_is_wrong(address: str, body: dict[str, Any
     error = answer.json()["error"]
     assert error["message"]
     assert error["param"] == param
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"temperature": 5e-324},
+        {"temperature": 1e-308, "top_p": 5e-324},
+        {"min_p": 5e-324},
+        {"min_p": 1 - 2**-53},
+        {"repeat_penalty": 0.1},
+        {"repeat_penalty": 10},
+        {"top_k": 10**40, "seed": 2**63 - 1},
+        {"seed": -(2**63)},
+    ],
+)
+def test_values_at_the_ends_of_what_is_allowed_are_answered(address: str, body: dict[str, Any]) -> None:
+    answer = ask(address, max_tokens=4, **body)
+    assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'"text"', b"[" * 100_000, b'{"prompt": NaN}'])

@@ -53,6 +53,7 @@ def test_the_sampler_s_own_bounds_are_the_state_s() -> None:
     [
         ({"format": 2}, "format"),
         ({"sampling": {"temperature": -1}}, "sampling.temperature"),
+        ({"sampling": {"repeat_penalty": 1e-300}}, "sampling.repeat_penalty"),
         ({"sampling": {"temprature": 1}}, "sampling.temprature"),
         ({"release": {"artifact": "release/rust/v1.0.0", "tree": "abc"}}, "release.tree"),
         ({"color": "red"}, "color"),

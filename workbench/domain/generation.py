@@ -9,6 +9,7 @@ from typing import Any
 from workbench.domain.errors import Corrupt
 
 FORMAT = 1
+REPEAT_PENALTY_MIN, REPEAT_PENALTY_MAX = 0.1, 10.0  # beyond, the penalty alone would choose
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from workbench.domain.errors import Corrupt, UserError
-from workbench.domain.generation import Sampling
+from workbench.domain.generation import REPEAT_PENALTY_MAX, REPEAT_PENALTY_MIN, Sampling
 
 PENALTY_WINDOW = 64  # tokens that the repeat penalty looks back on
+_COLDEST = 1e-200  # a lower temperature chooses the same, and a float32 divided by this is still a number
+_FINITE = np.finfo(np.float32)
 
 
 def check(sampling: Sampling) -> None:
@@ -25,7 +27,11 @@ def check(sampling: Sampling) -> None:
         (sampling.top_k >= 0, "top_k", "0 (off) or more"),
         (0.0 < sampling.top_p <= 1.0, "top_p", "above 0 and at most 1 (off)"),
         (0.0 <= sampling.min_p < 1.0, "min_p", "at least 0 (off) and below 1"),
-        (0.0 < sampling.repeat_penalty <= 10.0, "repeat_penalty", "above 0 and at most 10; 1 is off"),
+        (
+            REPEAT_PENALTY_MIN <= sampling.repeat_penalty <= REPEAT_PENALTY_MAX,
+            "repeat_penalty",
+            f"between {REPEAT_PENALTY_MIN:g} and {REPEAT_PENALTY_MAX:g}; 1 is off",
+        ),
         (sampling.max_tokens >= 0, "max_tokens", "0 or more"),
         (len(sampling.stop) <= 16, "stop", "at most 16 strings"),
         (all(0 < len(stop) <= 1024 for stop in sampling.stop), "stop", "strings of 1 to 1024 characters"),
@@ -43,12 +49,14 @@ def uniform(seed: int, step: int) -> float:
 
 def choose(logits: Any, sampling: Sampling, step: int, before: Sequence[int] = ()) -> int:
     """The next token. ``logits``: float32 [vocab]; ``before``: the tokens so far, for the penalty. Equal logits are
-    ordered by token id. Corrupt for logits that are not numbers."""
-    if sampling.repeat_penalty != 1.0:
-        logits = _penalised(logits, sampling.repeat_penalty, before)
+    ordered by token id. Corrupt for logits that are not numbers: those of the model, before anything is done to them,
+    so that nothing that was asked is taken for damage."""
     best = int(np.argmax(logits))
     if not np.isfinite(logits[best]):
         raise Corrupt("the model's output is not a number", "the weights are damaged: run `workbench verify` on it")
+    if sampling.repeat_penalty != 1.0:
+        logits = _penalised(logits, sampling.repeat_penalty, before)
+        best = int(np.argmax(logits))
     if sampling.temperature == 0.0:
         return best
     ids = _candidates(logits, sampling.top_k)
@@ -57,7 +65,7 @@ def choose(logits: Any, sampling: Sampling, step: int, before: Sequence[int] = (
     keep = np.cumsum(shares) - shares < sampling.top_p  # the first whose sum reaches top_p is still in
     keep &= shares >= sampling.min_p * shares[0]
     ids, values = ids[keep], values[keep]
-    shares = _softmax(values / sampling.temperature)
+    shares = _softmax(values / max(sampling.temperature, _COLDEST))
     index = int(np.searchsorted(np.cumsum(shares), uniform(sampling.seed, step), side="right"))
     return int(ids[min(index, len(ids) - 1)])
 
@@ -65,8 +73,10 @@ def choose(logits: Any, sampling: Sampling, step: int, before: Sequence[int] = (
 def _penalised(logits: Any, penalty: float, before: Sequence[int]) -> Any:
     seen = np.unique(np.asarray(before[-PENALTY_WINDOW:], dtype=np.int64))
     changed = logits.copy()
-    values = changed[seen]
-    changed[seen] = np.where(values > 0, values / np.float32(penalty), values * np.float32(penalty))
+    values = changed[seen].astype(np.float64)
+    by = float(np.float32(penalty))
+    values = np.where(values > 0, values / by, values * by)
+    changed[seen] = np.clip(values, _FINITE.min, _FINITE.max)  # near the greatest float32 either could leave it
     return changed
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from workbench.domain.canonical import digest_of
-from workbench.domain.generation import Generation, Prompt, Sampling
+from workbench.domain.generation import REPEAT_PENALTY_MAX, REPEAT_PENALTY_MIN, Generation, Prompt, Sampling
 from workbench.ports.inference import LoadedModel
 
 DONE = b"data: [DONE]\n\n"
@@ -53,7 +53,7 @@ class CompletionRequest(BaseModel):
     user: str = ""
     top_k: Annotated[int, Field(ge=0)] = 0
     min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    repeat_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    repeat_penalty: Annotated[float, Field(ge=REPEAT_PENALTY_MIN, le=REPEAT_PENALTY_MAX)] = 1.0
     fim_layout: Literal["psm", "spm"] = "psm"
 
     def to_prompt(self) -> Prompt:

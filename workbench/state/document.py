@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import UserError
-from workbench.domain.generation import Sampling
+from workbench.domain.generation import REPEAT_PENALTY_MAX, REPEAT_PENALTY_MIN, Sampling
 from workbench.domain.ids import Digest, ObjectId, sha256
 from workbench.domain.refs import ArtifactTag
 
@@ -51,7 +51,7 @@ class SamplingState(BaseModel):
     top_k: Annotated[int, Field(ge=0, le=100_000)] = 40
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    repeat_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    repeat_penalty: Annotated[float, Field(ge=REPEAT_PENALTY_MIN, le=REPEAT_PENALTY_MAX)] = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     max_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
     stop: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], Field(max_length=16)] = ()
