@@ -96,14 +96,15 @@ class NativeModel:
             self.close()
             raise UserError(
                 f"a context of {settings.context} tokens is more than the {trained} that {path.name} was trained with",
-                f"use --context {trained} or less",
+                f"ask for {trained} or fewer, or for 0: the model's own",
             )
         with complaints() as heard:
             self._ctx = c.llama_init_from_model(self._model, _context_params(self.n_ctx, settings))
         if not self._ctx:
             self.close()
             raise WorldError(
-                f"no context of {self.n_ctx} tokens for {path.name}: {reason(heard)}", "try a smaller --context"
+                f"no context of {self.n_ctx} tokens for {path.name}: {reason(heard)}",
+                "free some memory, or take a model with a shorter context",
             )
         self.n_vocab = int(c.llama_vocab_n_tokens(self._vocab))
 
@@ -197,7 +198,10 @@ class NativeModel:
         with complaints() as heard:
             status = int(c.llama_decode(self._ctx, batch))
         if status:
-            raise WorldError(f"llama.cpp could not go on (status {status}): {reason(heard)}", "try a larger --context")
+            raise WorldError(
+                f"llama.cpp could not go on (status {status}): {reason(heard)}",
+                "shorten the prompt, or free some memory",
+            )
 
 
 def _model_params() -> Any:

@@ -23,9 +23,7 @@ class RecordedFetcher:
         package = f"{source.name}-{source.version}" if source.version else source.name
         recorded = self._packages.get(package)
         if recorded is None or recorded.kind != source.kind:
-            raise NotFound(
-                f"the recorded crawl has no {source.kind} {package}", "crawl it: workbench run --stage crawl"
-            )
+            raise NotFound(f"the recorded crawl has no {source.kind} {package}", "crawl it: workbench run --only crawl")
         if source.sha256 and source.sha256 != recorded.sha256:
             raise UserError(
                 f"{package} was recorded with sha256 {recorded.sha256}, not {source.sha256}", "crawl it again"
