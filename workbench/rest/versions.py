@@ -159,8 +159,8 @@ Store = Callable[[], Any]
 
 
 def _get(app: FastAPI, path: str, **options: Any) -> Callable[[Route], Route]:
-    """A route for GET and HEAD (the server leaves out the body), described as GET. One route has both, since a 405 names
-    the methods of the first one that has the path; the second is for the description alone."""
+    """A route for GET and HEAD (the server leaves out the body), described as GET. One route has both, since a 405
+    names the methods of the first one that has the path; the second is for the description alone."""
 
     def register(route: Route) -> Route:
         app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False, **options)(route)
