@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from workbench.domain.errors import Corrupt, WorldError
 from workbench.domain.ids import ObjectId
+from workbench.domain.version import Bump
+from workbench.ports.store import Staged
 from workbench.store.payload import packs
 from workbench.store.payload.blobs import PackBlobs, read_whole
 from workbench.store.payload.packs import Pack, deflate, index_of, object_id_of
@@ -144,3 +146,34 @@ def test_a_missing_blob_and_a_tree_in_its_place_are_corrupt(hub: Any) -> None:
     for id in (ObjectId("1" * 40), tree):
         with pytest.raises(Corrupt, match=id):
             read_whole(blobs, [id])
+
+
+@pytest.mark.parametrize(("nth", "num_blobs"), [(2, 2), (4, 6), (2, 40)])
+def test_a_writing_thread_that_is_out_of_memory_publishes_nothing_and_keeps_nobody_waiting(
+    hub: Any, monkeypatch: pytest.MonkeyPatch, nth: int, num_blobs: int
+) -> None:
+    """Few batches, so that the queue has room; and many, so that it is full when the thread ends."""
+    encode, asked = packs.deflate, iter(range(1, 1000))
+
+    def out_of_memory(data: bytes, level: int) -> bytes:
+        if next(asked) == nth:
+            raise MemoryError
+        return encode(data, level)
+
+    def write_all() -> None:
+        with PackBlobs(hub.path, hub.objects).writer() as writer:
+            for number in range(num_blobs):
+                writer.blob(number.to_bytes(2, "big") + data)
+
+    data = RANDOM.randbytes(1 << 20)
+    monkeypatch.setattr(packs, "deflate", out_of_memory)
+    with pytest.raises(WorldError, match="out of memory"):
+        write_all()
+    assert list((hub.path / "objects" / "pack").iterdir()) == []
+
+
+def test_an_artifact_whose_tree_is_not_there_is_not_published(repository: Any, lab: Any) -> None:
+    staged = Staged(ObjectId("1" * 40), lab.manifest())
+    with pytest.raises(Corrupt, match="stage the payload again"):
+        repository.artifacts.publish(staged, bump=Bump.MINOR, who=lab.who, why="a test")
+    assert repository.artifacts.list() == []

@@ -126,6 +126,8 @@ class StoredArtifacts:
         why: str,
         cache: Mapping[str, Any] | None = None,
     ) -> Artifact:
+        if not self._objects.exists(staged.tree):
+            raise Corrupt(f"the staged tree {staged.tree} is not in the repository", "stage the payload again")
         trailers = [("Input", f"{tag.short} {commit}") for tag, commit in inputs]
         trailers += [(key, value) for key, value in (("Source", source), ("Run", run)) if value]
         kind, name = staged.manifest.kind, staged.manifest.name

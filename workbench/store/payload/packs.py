@@ -17,7 +17,7 @@ import struct
 import tempfile
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ TYPES = {"commit": 1, "tree": 2, "blob": 3, "tag": 4}
 _STORED_MAX = 65_535  # bytes in one stored deflate block
 _BATCH_BYTES = 4 << 20
 _QUEUE_BATCHES = 3
+_LOOK_S = 1.0  # a wait for the writing thread looks this often whether it still lives
 _SYNC_BYTES = 64 << 20  # the disk is kept busy while we still compute
 _SAMPLE = 4096
 _WORTH = 0.6  # deflate only what shrinks below this: text does, float weights (0.8 to 0.93) cost more than they give
@@ -103,7 +104,8 @@ class Pack:
         self._batch_bytes = 0
         self._queue: queue.Queue[list[tuple[str, bytes, bytes]] | None] = queue.Queue(_QUEUE_BATCHES)
         self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
+        self._error: BaseException | None = None  # the first that a thread of ours ended with
+        self._all_written = False
 
     def __enter__(self) -> Pack:
         return self
@@ -139,10 +141,11 @@ class Pack:
         self._check()
         if self._path is None:
             return
+        assert self._all_written, "the pack writer ended before its queue did"
         try:
             checksum = self._seal()
             self._publish(checksum)
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             raise _failed(self._folder, error) from error
 
     def _flush(self) -> None:
@@ -151,10 +154,18 @@ class Pack:
             return
         if self._thread is None:
             self._open()
-            self._thread = threading.Thread(target=self._write_batches, name="pack-writer", daemon=True)
-            self._thread.start()
-        self._queue.put(self._batch)
+            self._thread = _started(self._write_batches, "pack-writer")
+        self._hand_over(self._batch)
         self._batch, self._batch_bytes = [], 0
+
+    def _hand_over(self, batch: list[tuple[str, bytes, bytes]] | None) -> None:
+        """To the writing thread, for as long as it lives: nobody else empties the queue."""
+        assert self._thread is not None
+        while self._thread.is_alive():
+            with suppress(queue.Full):
+                self._queue.put(batch, timeout=_LOOK_S)
+                return
+        self._check()
 
     def _open(self) -> None:
         try:
@@ -165,57 +176,63 @@ class Pack:
             raise _failed(self._folder, error) from error
 
     def _stop(self) -> None:
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        while thread.is_alive():
+            with suppress(queue.Full):
+                self._queue.put(None, timeout=_LOOK_S)
+                break
+        thread.join()
 
     def _check(self) -> None:
-        if self._error is not None:
+        if isinstance(self._error, OSError | MemoryError):
             raise _failed(self._folder, self._error) from self._error
+        if self._error is not None:
+            raise self._error
 
     def _write_batches(self) -> None:
-        """The writing thread. After an error it goes on emptying the queue, so that nobody waits for ever."""
-        unsynced = 0
+        """The writing thread. Whatever ends it is kept for the caller: a pack that lacks a batch is never sealed."""
         sync: threading.Thread | None = None
-        while (batch := self._queue.get()) is not None:
-            if self._error is not None:
-                continue
-            try:
+        try:
+            unsynced = 0
+            while (batch := self._queue.get()) is not None:
                 unsynced += self._write(batch)
-            except OSError as error:
-                self._error = error
-            if unsynced >= _SYNC_BYTES and (sync is None or not sync.is_alive()):
-                unsynced = 0
-                sync = threading.Thread(target=self._sync_early, name="pack-sync", daemon=True)
-                sync.start()
-        if sync is not None:
-            sync.join()
+                if unsynced >= _SYNC_BYTES and (sync is None or not sync.is_alive()):
+                    unsynced = 0
+                    sync = _started(self._sync_early, "pack-sync")
+            self._all_written = True
+        except BaseException as error:  # noqa: BLE001 - out of memory, most likely: it is raised again in ``_check``
+            self._error = self._error or error
+        finally:
+            if sync is not None:
+                sync.join()
 
     def _sync_early(self) -> None:
         try:
             os.fdatasync(self._fd)
-        except OSError as error:  # a failed writeback is reported once: it must not be lost here
-            self._error = error
+        except BaseException as error:  # noqa: BLE001 - a failed writeback is reported once: it must not be lost here
+            self._error = self._error or error
 
     def _write(self, batch: Sequence[tuple[str, bytes, bytes]]) -> int:
         encoded: list[bytes] = []
+        entries: list[tuple[bytes, int, int]] = []
         total = 0
         for kind, name, data in batch:
             header = _entry_header(kind, len(data))
             stream = deflate(data, 1 if worth_deflating(data) else 0)
-            self._entries.append((name, zlib.crc32(stream, zlib.crc32(header)), self._offset + total))
+            entries.append((name, zlib.crc32(stream, zlib.crc32(header)), self._offset + total))
             encoded += (header, stream)
             total += len(header) + len(stream)
         _write_all(self._fd, b"".join(encoded))
         self._offset += total
+        self._entries += entries  # only now: the index names nothing that was not written
         return total
 
     def _seal(self) -> bytes:
         """Write the header now that the count is known, and hash the whole while the disk takes in the rest."""
         os.pwrite(self._fd, struct.pack(">4sII", b"PACK", 2, len(self._entries)), 0)
-        sync = threading.Thread(target=self._sync_early, name="pack-sync")
-        sync.start()
+        sync = _started(self._sync_early, "pack-sync")
         try:
             digest = hashlib.sha1(usedforsecurity=False)
             buffer = memoryview(bytearray(1 << 20))
@@ -226,6 +243,7 @@ class Pack:
         finally:
             sync.join()
         self._check()
+        assert position == self._offset, f"{position} bytes in the pack, {self._offset} were written"
         checksum = digest.digest()
         os.pwrite(self._fd, checksum, position)
         os.fchmod(self._fd, 0o444)
@@ -246,7 +264,7 @@ class Pack:
             self._path.rename(final)
             self._path = None
             Path(index_path).rename(final.with_suffix(".idx"))
-        except OSError:
+        except BaseException:
             with suppress(FileNotFoundError):
                 os.unlink(index_path)
             raise
@@ -292,5 +310,14 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _failed(folder: Path, error: OSError) -> WorldError:
-    return WorldError(f"cannot write objects to {folder}: {error.strerror}", "free disk space or check the disk")
+def _started(work: Callable[[], None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _failed(folder: Path, error: OSError | MemoryError) -> WorldError:
+    what = f"cannot write objects to {folder}"
+    if isinstance(error, MemoryError):
+        return WorldError(f"{what}: out of memory", "end other programs, or allow this one 100 MiB more")
+    return WorldError(f"{what}: {error.strerror}", "free disk space or check the disk")
