@@ -20,7 +20,7 @@ def test_libgit2_reads_and_adds_objects_and_touches_no_ref() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pygit2"
     }
-    assert used == {"Odb", "Oid", "GitError", "option"}
+    assert used == {"Odb", "OdbBackendLoose", "Oid", "GitError", "option"}
 
 
 def test_nothing_is_pruned_at_once_and_no_ref_is_forced() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import random
 import struct
 import subprocess
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from workbench.domain.errors import Corrupt, WorldError
 from workbench.domain.ids import ObjectId
 from workbench.domain.version import Bump
 from workbench.ports.store import Staged
+from workbench.store.git import reuse
 from workbench.store.payload import packs
 from workbench.store.payload.blobs import PackBlobs, read_whole
 from workbench.store.payload.packs import Pack, deflate, index_of, object_id_of
@@ -177,3 +180,56 @@ def test_an_artifact_whose_tree_is_not_there_is_not_published(repository: Any, l
     with pytest.raises(Corrupt, match="stage the payload again"):
         repository.artifacts.publish(staged, bump=Bump.MINOR, who=lab.who, why="a test")
     assert repository.artifacts.list() == []
+
+
+def age(hub: Any, days: float) -> None:
+    """As if everything in the repository had been written so many days ago."""
+    then = time.time() - days * 86400
+    for path in (hub.path / "objects").rglob("*"):
+        if path.is_file():
+            os.utime(path, (then, then))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_a_writer_relies_on_outlives_the_cruft_pack_that_held_it(hub: Any, lab: Any, packed: bool) -> None:
+    blobs = PackBlobs(hub.path, hub.objects)
+
+    def write_all() -> list[ObjectId]:
+        if not packed:
+            return [hub.objects.add_blob(data) for data in BLOBS]
+        with blobs.writer() as writer:
+            return [writer.blob(data) for data in BLOBS]
+
+    write_all()
+    age(hub, 13)
+    lab.git(hub.path, "repack", "--cruft", "-d", "--quiet")
+    assert list((hub.path / "objects" / "pack").glob("*.mtimes"))
+    ids = write_all()
+    lab.git(hub.path, "repack", "--cruft", "--cruft-expiration=12.days.ago", "-d", "--quiet")
+    lab.git(hub.path, "prune", "--expire=12.days.ago")
+    assert [read_whole(blobs, [id]) for id in ids] == BLOBS
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_what_a_writer_relies_on_is_young_before_the_writer_ends(hub: Any, lab: Any, packed: bool) -> None:
+    blobs = PackBlobs(hub.path, hub.objects)
+    if packed:
+        write(hub.path, BLOBS)
+    else:
+        for data in BLOBS:
+            hub.objects.add_blob(data)
+    age(hub, 13)
+    with blobs.writer() as writer:
+        ids = [writer.blob(data) for data in BLOBS]
+        lab.git(hub.path, "repack", "--cruft", "--cruft-expiration=12.days.ago", "-d", "--quiet")
+        lab.git(hub.path, "prune", "--expire=12.days.ago")
+    assert [read_whole(blobs, [id]) for id in ids] == BLOBS
+
+
+@given(st.sets(st.binary(min_size=20, max_size=20), max_size=300), st.binary(min_size=20, max_size=20))
+@settings(max_examples=30, deadline=None)
+def test_an_index_is_searched_as_git_wrote_it(names: set[bytes], other: bytes) -> None:
+    with mmap.mmap(-1, 1 << 16) as index:
+        index.write(index_of([(name, 0, 12) for name in names], b"c" * 20))
+        assert all(reuse._holds(index, name) for name in names)
+        assert reuse._holds(index, other) == (other in names)

@@ -15,6 +15,7 @@ from workbench.domain.errors import Corrupt, NotFound, Refused, WorkbenchError, 
 from workbench.domain.ids import ObjectId, object_id
 from workbench.store.git import process
 from workbench.store.git.encoding import object_id_of
+from workbench.store.git.reuse import Reuse, has_cruft
 
 if TYPE_CHECKING:
     import pygit2
@@ -100,11 +101,17 @@ class GitDatabase:
             raise Refused("this view of the repository is read-only", "open the repository without object_dirs")
         import pygit2
 
+        objects = self._git_dir / "objects"
+        beside_cruft = has_cruft(objects)
+        if beside_cruft and Reuse(objects).keep(id := object_id_of(kind, data)):
+            return id
         with self._lock:
             if self._writer is None:
-                self._writer = _open_for_writing(self._git_dir)
+                self._writer = _open_for_writing(objects)
             try:
-                return ObjectId(str(self._writer.write(_kind_number(kind), data)))
+                # Asked to write what a cruft pack holds, libgit2 would find it there and write nothing.
+                writer = _loose_alone(objects) if beside_cruft else self._writer
+                return ObjectId(str(writer.write(_kind_number(kind), data)))
             except (pygit2.GitError, OSError) as error:
                 raise process.explain(f"storing a {kind}", str(error)) from error
 
@@ -146,13 +153,21 @@ class GitDatabase:
         self._pipe.close()
 
 
-def _open_for_writing(git_dir: Path) -> pygit2.Odb:
+def _open_for_writing(objects: Path) -> pygit2.Odb:
     import pygit2
     from pygit2.enums import Option
 
     # libgit2 ignores core.fsync; without this an acknowledged object may be gone after a power cut.
     pygit2.option(Option.ENABLE_FSYNC_GITDIR, True)
-    return pygit2.Odb(str(git_dir / "objects"))
+    return pygit2.Odb(str(objects))
+
+
+def _loose_alone(objects: Path) -> pygit2.Odb:
+    import pygit2
+
+    database = pygit2.Odb()
+    database.add_backend(pygit2.OdbBackendLoose(str(objects), -1, True), 1)
+    return database
 
 
 def _kind_number(kind: str) -> int:

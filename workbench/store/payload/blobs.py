@@ -8,7 +8,6 @@ blobs mean, and whether their sha256 is right.
 from __future__ import annotations
 
 import fcntl
-import os
 import subprocess
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from workbench.domain.errors import Corrupt, ToolMissing
 from workbench.domain.ids import ObjectId
 from workbench.ports.store import Objects
 from workbench.store.git import process
+from workbench.store.git.reuse import Reuse
 from workbench.store.payload.packs import Pack, object_id_of
 
 PIECE = 1 << 20
@@ -92,11 +92,10 @@ class PackBlobs:
     @contextmanager
     def writer(self) -> Iterator[BlobWriter]:
         folder = self._git_dir / "objects"
+        reuse = Reuse(folder)
         with Pack(folder) as pack:
-            writer = _PackWriter(pack, folder, self._objects.exists)
-            yield writer
+            yield _PackWriter(pack, lambda id: self._objects.exists(id) and reuse.keep(id))
             pack.finish()
-            writer.keep_alive()
 
     def read(self, ids: Iterable[ObjectId]) -> Pieces:
         command = process.command(self._git_dir, *_LEAN, "cat-file", "--batch")
@@ -160,10 +159,11 @@ def _corrupt(id: ObjectId, what: str) -> Corrupt:
 
 
 class _PackWriter:
-    def __init__(self, pack: Pack, objects: Path, exists: Callable[[ObjectId], bool]) -> None:
+    """``stands`` says whether an object is there, and will be for as long as it takes to name it."""
+
+    def __init__(self, pack: Pack, stands: Callable[[ObjectId], bool]) -> None:
         self._pack = pack
-        self._objects = objects
-        self._exists = exists
+        self._stands = stands
         self._reused: set[ObjectId] = set()
 
     def blob(self, data: bytes) -> ObjectId:
@@ -196,23 +196,11 @@ class _PackWriter:
         id = object_id_of(kind, data)
         if id in self._pack or id in self._reused:
             return id
-        if self._exists(id):
+        if self._stands(id):
             self._reused.add(id)
         else:
             self._pack.add(kind, id, data)
         return id
-
-    def keep_alive(self) -> None:
-        """What was reused may be garbage that is about to expire: make it young again, as git does."""
-        if not self._reused:
-            return
-        for id in self._reused:
-            with suppress(FileNotFoundError):
-                os.utime(self._objects / id[:2] / id[2:])
-        for pack in sorted((self._objects / "pack").glob("pack-*.pack")):
-            if not pack.with_suffix(".mtimes").exists():
-                with suppress(FileNotFoundError):
-                    os.utime(pack)
 
 
 def read_whole(blobs: Blobs, ids: Sequence[ObjectId]) -> bytes:

@@ -252,7 +252,7 @@ class Pack:
 
     def _publish(self, checksum: bytes) -> None:
         assert self._path is not None
-        final = self._folder / f"pack-{checksum.hex()}.pack"
+        final = _free_name(self._folder, checksum)
         index_fd, index_path = tempfile.mkstemp(prefix="tmp_idx_", dir=self._folder)
         try:
             try:
@@ -269,6 +269,16 @@ class Pack:
                 os.unlink(index_path)
             raise
         fsync_folder(self._folder)
+
+
+def _free_name(folder: Path, checksum: bytes) -> Path:
+    """``pack-<checksum>.pack``. Where a cruft pack of the same bytes has that name, another one: else the ages of its
+    objects would be taken for those of ours. Git does not compare the name with the checksum."""
+    path = folder / f"pack-{checksum.hex()}.pack"
+    while path.with_suffix(".mtimes").exists():
+        checksum = hashlib.sha1(checksum, usedforsecurity=False).digest()
+        path = folder / f"pack-{checksum.hex()}.pack"
+    return path
 
 
 def index_of(entries: Sequence[tuple[bytes, int, int]], checksum: bytes) -> bytes:
