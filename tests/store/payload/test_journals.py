@@ -102,6 +102,41 @@ def test_every_flipped_bit_of_an_open_record_is_noticed(repository: Any, tmp_pat
         assert [record for _, record in opened(repository, tmp_path / "j").read("s")] in ([], [{"text": "abc"}])
 
 
+def test_a_damaged_record_with_others_behind_it_is_corrupt_and_nothing_is_removed(
+    repository: Any, tmp_path: Path
+) -> None:
+    journals, path = opened(repository, tmp_path / "j"), tmp_path / "j" / "s.open"
+    for n in range(6):
+        journals.append("s", {"n": n})
+    lines = path.read_bytes().splitlines(keepends=True)
+    for number in (0, 3, 4):
+        damaged = bytearray(path.read_bytes())
+        damaged[sum(map(len, lines[:number])) + 14] ^= 1
+        path.write_bytes(damaged)
+        again = opened(repository, tmp_path / "j")
+        with pytest.raises(Corrupt, match=f"line {number + 1} of"):
+            numbers(again)
+        with pytest.raises(Corrupt, match=f"line {number + 1} of"):
+            again.append("s", {})
+        with pytest.raises(Corrupt, match=f"line {number + 1} of"):
+            again.seal("s")
+        assert path.read_bytes() == bytes(damaged)
+        path.write_bytes(b"".join(lines))
+
+
+def test_a_journal_whose_damaged_line_was_removed_goes_on_with_a_gap(repository: Any, tmp_path: Path) -> None:
+    journals, path = opened(repository, tmp_path / "j"), tmp_path / "j" / "s.open"
+    for n in range(6):
+        journals.append("s", {"n": n})
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2] + lines[3:]))
+    again = opened(repository, tmp_path / "j")
+    assert again.append("s", {"n": 6}) == 6
+    assert numbers(again) == [0, 1, 3, 4, 5, 6]
+    assert again.seal("s") is not None
+    assert numbers(again) == [0, 1, 3, 4, 5, 6]
+
+
 def test_a_damaged_segment_is_corrupt(repository: Any, lab: Any) -> None:
     tree = repository.objects.add_tree(None, {"format": b"1\n", "000000/000000000000-000000000001": b"0 00000000 {}\n"})
     commit = repository.objects.add_commit(tree, parents=(), message="x", who=lab.who, time_ms=0)

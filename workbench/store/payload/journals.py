@@ -4,7 +4,7 @@ A record is one line, ``<sequence number> <crc32 of the rest, 8 hex digits> <can
 file for each stream, ``<folder>/<stream>.open``, under a lock and with fsync. Sealing commits that file to
 ``refs/workbench/journal/<stream>``, whose tree holds ``format`` and ``<first // 1,000,000>/<first>-<last>``. Killed
 anywhere, a line that was cut off is dropped by whoever appends next, and a file that was sealed but not yet removed is
-known by its numbers.
+known by its numbers. A bad line with a record behind it was not cut off but damaged: nothing is dropped then.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class StoredJournals:
             if last > after:
                 yield from self._sealed_records(stream, first, last, blob, after)
         done = max(after, sealed[-1][1] if sealed else -1)
-        yield from (record for record in _complete(data)[0] if record[0] > done)
+        yield from (record for record in _whole(stream, path, data)[0] if record[0] > done)
 
     # --- appending ----------------------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class StoredJournals:
         try:
             if new:
                 fsync_folder(path.parent)
-            records, good = _complete(_contents(path))
+            records, good = _whole(stream, path, _contents(path))
             os.ftruncate(fd, good)
             sealed = self._segments(stream, self._refs.get(str(Journal(stream))))
             following = max(sealed[-1][1] + 1 if sealed else 0, records[-1][0] + 1 if records else 0)
@@ -137,7 +137,7 @@ class StoredJournals:
 
     def _seal(self, stream: str, path: Path) -> None:
         data = _contents(path)
-        records, _ = _complete(data)
+        records, _ = _whole(stream, path, data)
         ref = str(Journal(stream))
         old = self._refs.get(ref)
         sealed = self._segments(stream, old)
@@ -145,10 +145,8 @@ class StoredJournals:
         if records and records[-1][0] > done:
             fresh = [record for record in records if record[0] > done]
             first, last = fresh[0][0], fresh[-1][0]
-            lines = b"".join(_line(number, canonical_json(record)) for number, record in fresh)
-            name = f"{first // _PER_FOLDER:06d}/{first:012d}-{last:012d}"
             tree = self._objects.add_tree(
-                self._objects.commit(old).tree if old else None, {name: lines, "format": FORMAT}
+                self._objects.commit(old).tree if old else None, {**_segments_of(fresh), "format": FORMAT}
             )
             commit = self._objects.add_commit(
                 tree,
@@ -217,17 +215,50 @@ def _contents(path: Path) -> bytes:
         return b""
 
 
+def _segments_of(records: list[Record]) -> dict[str, bytes]:
+    """Records as segments without gaps: there is one only where a damaged line was removed by hand."""
+    lines: dict[int, list[bytes]] = {}  # by the number of the segment's first
+    first = following = -1
+    for number, record in records:
+        first = first if number == following else number
+        lines.setdefault(first, []).append(_line(number, canonical_json(record)))
+        following = number + 1
+    return {
+        f"{first // _PER_FOLDER:06d}/{first:012d}-{first + len(segment) - 1:012d}": b"".join(segment)
+        for first, segment in lines.items()
+    }
+
+
+def _whole(stream: str, path: Path, data: bytes) -> tuple[list[Record], int]:
+    """The records of an open file, and how many bytes they take; Corrupt when others lie behind a line that is none."""
+    records, good = _complete(data)
+    behind = data[good:].split(b"\n")[1:-1]
+    if any(_record(line) for line in behind):
+        raise Corrupt(
+            f"journal {stream}: line {len(records) + 1} of {path} is damaged; the records behind it are kept",
+            "copy the file, delete that line from it, and run the command again",
+        )
+    return records, good
+
+
 def _complete(data: bytes) -> tuple[list[Record], int]:
-    """The whole records at the start of ``data``, and how many bytes they take."""
+    """The whole records at the start of ``data``, with rising numbers, and how many bytes they take."""
     records: list[Record] = []
     good = 0
     while (end := data.find(b"\n", good)) >= 0:
-        parts = data[good:end].split(b" ", 2)
-        if len(parts) != 3 or not parts[0].isdigit() or b"%08x" % zlib.crc32(parts[2]) != parts[1]:
+        record = _record(data[good:end])
+        if record is None or (records and record[0] <= records[-1][0]):
             break
-        records.append((int(parts[0]), json.loads(parts[2])))
+        records.append(record)
         good = end + 1
     return records, good
+
+
+def _record(line: bytes) -> Record | None:
+    parts = line.split(b" ", 2)
+    if len(parts) != 3 or not parts[0].isdigit() or b"%08x" % zlib.crc32(parts[2]) != parts[1]:
+        return None
+    return int(parts[0]), json.loads(parts[2])
 
 
 def _close_all(tails: dict[str, _Tail]) -> None:
