@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -14,7 +15,7 @@ import pytest
 from workbench.domain.errors import Conflict, Corrupt, Refused, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, RefMove
-from workbench.store.git import locks, process
+from workbench.store.git import database, locks, process
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
 
@@ -211,6 +212,28 @@ def test_a_damaged_object_is_told_apart_from_a_missing_one(git_repository, damag
     with pytest.raises(Corrupt, match=id):
         git_repository.objects.read_blob(id)
     assert git_repository.objects.read_blob(other) == b"another"
+
+
+def test_a_child_with_much_to_say_about_damage_is_waited_for_by_nobody(git_repository):
+    """More than a pipe holds, and than is kept of it."""
+    id = git_repository.objects.add_blob(b"damaged")
+    path = git_repository.path / "objects" / id[:2] / id[2:]
+    path.chmod(0o644)
+    path.write_bytes(b"\0" * path.stat().st_size)
+    assert not any(git_repository.objects.exists(id) for _ in range(2000))
+    with pytest.raises(Corrupt):
+        git_repository.objects.read_blob(id)
+
+
+def test_a_child_that_does_not_answer_is_ended_and_replaced(git_repository, monkeypatch):
+    id = git_repository.objects.add_blob(b"x" * 100)
+    assert git_repository.objects.exists(id)
+    monkeypatch.setattr(database, "ANSWER_S", 0.2)
+    git_repository._database._pipe._process.send_signal(signal.SIGSTOP)
+    with pytest.raises(WorldError, match="did not answer"):
+        git_repository.objects.read_blob(id)
+    monkeypatch.undo()
+    assert git_repository.objects.read_blob(id) == b"x" * 100
 
 
 def test_a_broken_ref_file_is_named(git_repository, commits, fill):

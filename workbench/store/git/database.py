@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pygit2
 
 READ_LIMIT_BYTES = 64 << 20
+ANSWER_S = 120.0  # for git to answer, or to give the next piece; it does so in milliseconds
 _PIECE_BYTES = 1 << 20
 _RESTORE = "run `workbench doctor`; restore the object from a clone or a bundle"
 
@@ -126,8 +127,9 @@ class GitDatabase:
 
     def _ask(self, question: str, id: ObjectId) -> tuple[str, int] | None:
         try:
-            self._pipe.send(f"{question} {object_id(id)}\n".encode())
-            words = self._pipe.line().decode("ascii", "replace").split(" ")
+            with self._pipe.bounded(ANSWER_S):
+                self._pipe.send(f"{question} {object_id(id)}\n".encode())
+                words = self._pipe.line().decode("ascii", "replace").split(" ")
         except process.ServiceEnded as error:
             raise _unreadable(id, error) from error
         if len(words) != 3:
@@ -136,7 +138,8 @@ class GitDatabase:
 
     def _take(self, id: ObjectId, size: int) -> bytes:
         try:
-            return self._pipe.exactly(size)
+            with self._pipe.bounded(ANSWER_S):
+                return self._pipe.exactly(size)
         except process.ServiceEnded as error:
             raise _unreadable(id, error) from error
 
@@ -175,6 +178,11 @@ def _kind_number(kind: str) -> int:
 
 
 def _unreadable(id: ObjectId, error: process.ServiceEnded) -> WorkbenchError:
+    if not error.stderr:  # it was killed: by us because it hung, or by somebody else
+        return WorldError(
+            f"reading object {id}: git was ended, or did not answer for {ANSWER_S:g} s",
+            "run the command again; look for a stuck disk and for too little memory",
+        )
     problem = process.explain(f"reading object {id}", error.stderr)
     if type(problem) is WorldError and "fatal" in error.stderr:
         return Corrupt(problem.what, _RESTORE)

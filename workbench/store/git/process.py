@@ -6,6 +6,7 @@ behaves the same for everyone; nothing asks for a password; replace refs are off
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from workbench.domain.errors import Corrupt, ToolMissing, WorkbenchError, WorldError
 from workbench.store.git import watchdog
@@ -20,6 +22,9 @@ from workbench.store.git import watchdog
 # On every command line of ours: durable before it is acknowledged, no hooks of whoever made the repository.
 _ALWAYS = ("-c", "core.fsync=all", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0")
 SERVICE_MARK = "workbench.service=true"  # tells our idle services from a person's git (see ``locks``)
+
+_SAID_MAX_BYTES = 64 << 10  # of a service's messages: what is older is forgotten
+_END_S = 5.0
 
 _CORRUPT = re.compile(
     r"corrupt|inflate|bad object|hash mismatch|sha1 mismatch|unable to unpack|packfile .* cannot", re.I
@@ -139,28 +144,38 @@ class Service:
         self._git_dir = git_dir
         self._env = dict(env or environment())
         self._process: subprocess.Popen[bytes] | None = None
-        self._finalizer: weakref.finalize[[subprocess.Popen[bytes]], Service] | None = None
+        self._said: BinaryIO | None = None
+        self._finalizer: weakref.finalize[[subprocess.Popen[bytes], BinaryIO], Service] | None = None
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
+            said = _messages()
             try:
                 self._process = subprocess.Popen(
                     self._command,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
+                    stderr=said,
                     cwd=self._git_dir,
                     env=self._env,
                     start_new_session=True,  # Ctrl-C is ours to handle; a ref is never left locked by it
                 )
             except FileNotFoundError as error:
+                said.close()
                 raise _not_started(self._git_dir, error) from error
-            self._finalizer = weakref.finalize(self, _end, self._process)
+            except BaseException:
+                said.close()
+                raise
+            self._said = said
+            self._finalizer = weakref.finalize(self, _end, self._process, said)
         return self._process
 
     def send(self, data: bytes) -> None:
         process = self._running()
         assert process.stdin is not None
+        assert self._said is not None
+        if os.fstat(self._said.fileno()).st_size > _SAID_MAX_BYTES:
+            self._said.truncate(0)
         try:
             process.stdin.write(data)
             process.stdin.flush()
@@ -206,7 +221,7 @@ class Service:
         """End the child and wait for it; the next question starts another."""
         if self._finalizer is not None:
             self._finalizer()
-        self._process = self._finalizer = None
+        self._process = self._said = self._finalizer = None
 
     def _broken(self, error: OSError) -> ServiceEnded:
         """The pipe failed: half a question or half an answer lies in it, so that the next one would be misread."""
@@ -218,23 +233,33 @@ class Service:
         process = self._process
         assert process is not None
         assert process.stdin is not None
-        assert process.stderr is not None
+        assert self._said is not None
         with suppress(OSError):
             process.stdin.close()
-        said = process.stderr.read().decode(errors="replace")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_END_S)
+        said = os.pread(self._said.fileno(), 2 * _SAID_MAX_BYTES, 0).decode(errors="replace")
         self.close()
         return ServiceEnded(said)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _messages() -> BinaryIO:
+    """What a service says beside its answers goes to memory: with a pipe that is read only at the end, a child that has
+    much to say would wait for ever."""
+    fd = os.memfd_create("git-messages")
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)  # so that it can be cut off meanwhile
+    return open(fd, "r+b", buffering=0)
+
+
+def _end(process: subprocess.Popen[bytes], said: BinaryIO) -> None:
     """End of input ends every service; a transaction that was open is aborted by git itself."""
-    assert process.stdin is not None
-    for pipe in (process.stdin, process.stdout, process.stderr):
+    for pipe in (process.stdin, process.stdout):
         assert pipe is not None
         with suppress(OSError):
             pipe.close()
+    said.close()
     try:
-        process.wait(timeout=5)
+        process.wait(timeout=_END_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
