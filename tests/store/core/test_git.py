@@ -177,6 +177,32 @@ def test_a_child_sees_no_configuration_of_the_person(git_repository, tmp_path, m
     assert done.returncode == 1
 
 
+class BesidePrune:
+    """libgit2, while housekeeping removes the folder of an object between its mkdir and its rename."""
+
+    def __init__(self, real, times):
+        self.real, self.left = real, times
+
+    def write(self, kind, data):
+        if self.left == 0:
+            return self.real.write(kind, data)
+        self.left -= 1
+        raise OSError("failed to rename lockfile to 'objects/04/17': No such file or directory")
+
+
+@pytest.mark.parametrize("times", [0, 3, 100])
+def test_an_object_whose_folder_is_pruned_meanwhile_is_written_again_within_a_bound(git_repository, times):
+    git_repository.objects.add_blob(b"before")
+    database = git_repository._database
+    database._writer = BesidePrune(database._writer, times)
+    if times < 100:
+        assert git_repository.objects.read_blob(git_repository.objects.add_blob(b"beside")) == b"beside"
+        return
+    with pytest.raises(WorldError, match="No such file"):
+        git_repository.objects.add_blob(b"beside")
+    assert database._writer.left > 0
+
+
 # --- damage -----------------------------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 READ_LIMIT_BYTES = 64 << 20
 ANSWER_S = 120.0  # for git to answer, or to give the next piece; it does so in milliseconds
+_WRITE_ATTEMPTS = 10
 _PIECE_BYTES = 1 << 20
 _RESTORE = "run `workbench doctor`; restore the object from a clone or a bundle"
 
@@ -109,12 +110,16 @@ class GitDatabase:
         with self._lock:
             if self._writer is None:
                 self._writer = _open_for_writing(objects)
-            try:
-                # Asked to write what a cruft pack holds, libgit2 would find it there and write nothing.
-                writer = _loose_alone(objects) if beside_cruft else self._writer
-                return ObjectId(str(writer.write(_kind_number(kind), data)))
-            except (pygit2.GitError, OSError) as error:
-                raise process.explain(f"storing a {kind}", str(error)) from error
+            for attempt in range(_WRITE_ATTEMPTS):
+                try:
+                    # Asked to write what a cruft pack holds, libgit2 would find it there and write nothing.
+                    writer = _loose_alone(objects) if beside_cruft else self._writer
+                    return ObjectId(str(writer.write(_kind_number(kind), data)))
+                except (pygit2.GitError, OSError) as error:
+                    # `git prune` removes empty folders, also the one that libgit2 has just made for the object.
+                    if "No such file" not in str(error) or attempt + 1 == _WRITE_ATTEMPTS:
+                        raise process.explain(f"storing a {kind}", str(error)) from error
+        raise AssertionError("unreachable")
 
     def abbreviated(self, prefix: str) -> Sequence[ObjectId]:
         done = process.attempt(self._git_dir, "rev-parse", f"--disambiguate={prefix}", env=self._env)
