@@ -8,6 +8,7 @@ import os
 import random
 import struct
 import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -109,8 +110,6 @@ with Pack(Path({str(hub.path)!r}) / "objects") as pack:
         pack.add("blob", object_id_of("blob", data), data)
     pack.finish()
 """
-    import sys
-
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert "WorldError" in done.stderr
@@ -233,3 +232,21 @@ def test_an_index_is_searched_as_git_wrote_it(names: set[bytes], other: bytes) -
         index.write(index_of([(name, 0, 12) for name in names], b"c" * 20))
         assert all(reuse._holds(index, name) for name in names)
         assert reuse._holds(index, other) == (other in names)
+
+
+def test_blobs_come_back_through_pipes_of_one_page(hub: Any) -> None:
+    """What a user with many pipes gets. In a process of its own, which can be ended if both sides wait."""
+    program = f"""
+import functools, os, subprocess
+from pathlib import Path
+from workbench.store.git.repository import GitRepository
+from workbench.store.payload import blobs
+with GitRepository(Path({str(hub.path)!r})) as hub:
+    stored = blobs.PackBlobs(hub.path, hub.objects)
+    with stored.writer() as writer:
+        ids = [writer.blob(bytes([number % 256]) * 20_000) for number in range(600)]
+    subprocess.Popen = functools.partial(subprocess.Popen, pipesize=4096)
+    print(sum(len(piece) for piece, _ in stored.read(ids * 2)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{2 * 600 * 20_000}\n", done.stderr

@@ -8,10 +8,13 @@ blobs mean, and whether their sha256 is right.
 from __future__ import annotations
 
 import fcntl
+import os
+import select
 import subprocess
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -25,7 +28,8 @@ from workbench.store.payload.packs import Pack, object_id_of
 PIECE = 1 << 20
 # cat-file streams blobs above 1 MiB, and maps 32 MiB of a pack at most: else it counts as memory up to the pack's size.
 _LEAN = ("-c", "core.bigFileThreshold=1m", "-c", "core.packedGitWindowSize=8m", "-c", "core.packedGitLimit=32m")
-_AHEAD = 500  # requests sent before their answers are read: 41 bytes each, so they fit a pipe
+_AHEAD = 250  # requests sent before their answers are read, where the pipe takes so many
+_AT_ONCE = select.PIPE_BUF // 64  # of 41 bytes: a write of up to PIPE_BUF bytes goes in whole or not at all, pipe(7)
 _F_SETPIPE_SZ = 1031
 
 Pieces = Generator[tuple[bytes, bool], None, None]
@@ -124,15 +128,20 @@ class PackBlobs:
 
 
 def _conversation(ask: IO[bytes], answer: IO[bytes], ids: Iterator[ObjectId]) -> Pieces:
-    """Ask ``cat-file --batch`` for blobs, some ahead, and hand on what it answers."""
+    """Ask ``cat-file --batch`` for blobs, some ahead, and hand on what it answers.
+
+    A pipe may hold as little as a page: asking never waits while there is an answer to read, or both sides could.
+    """
     asked: deque[ObjectId] = deque()
+    unsent: list[ObjectId] = []
+    os.set_blocking(ask.fileno(), False)
     while True:
-        if len(asked) <= _AHEAD // 2:
-            more = [id for _, id in zip(range(_AHEAD - len(asked)), ids, strict=False)]
-            if more:
-                ask.write("".join(f"{id}\n" for id in more).encode())
-                ask.flush()
-                asked.extend(more)
+        while len(asked) < _AHEAD:
+            unsent = unsent or list(islice(ids, _AT_ONCE))
+            if not unsent or not _sent(ask, unsent, wait=not asked):
+                break
+            asked.extend(unsent)
+            unsent = []
         if not asked:
             return
         id = asked.popleft()
@@ -145,6 +154,24 @@ def _conversation(ask: IO[bytes], answer: IO[bytes], ids: Iterator[ObjectId]) ->
             yield piece, not missing
             if not missing:
                 break
+
+
+def _sent(ask: IO[bytes], ids: Sequence[ObjectId], *, wait: bool) -> bool:
+    """Ask for some blobs at once, unless the pipe has no room for that."""
+    request = "".join(f"{id}\n" for id in ids).encode()
+    while True:
+        try:
+            os.write(ask.fileno(), request)
+        except BlockingIOError:
+            if not wait:
+                return False
+            room = select.poll()
+            room.register(ask, select.POLLOUT)
+            room.poll()
+        except BrokenPipeError:
+            return True  # the end of its answers tells
+        else:
+            return True
 
 
 def _answer_header(line: bytes, id: ObjectId) -> int:
