@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,43 @@ def test_without_a_policy_process_that_can_start_the_push_fails_closed(started, 
         assert started.source_refs() == before
     finally:
         socket.rmdir()
+
+
+_PIN = """
+import os, signal, sys
+from pathlib import Path
+from workbench.domain.ledger import Action, RefMove
+from workbench.store.git.refs import Updater
+from workbench.store.git.repository import GitRepository
+commits = []
+def commit(updater, real=Updater.commit):
+    commits.append(updater)
+    if len(commits) == 2:  # the first moves the ledger, this one its refs
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(updater)
+Updater.commit = commit
+with GitRepository(Path(sys.argv[1])) as repository:
+    main, objects = repository.refs.get("refs/heads/main"), repository.objects
+    tree = objects.add_tree(objects.commit(main).tree, {"pinned": b"1"})
+    pin = objects.add_commit(tree, parents=[main], message="pin", who="a", time_ms=2)
+    moves = [RefMove("refs/heads/main", main, pin), RefMove("refs/workbench/channels/active", new=pin)]
+    repository.ledger.change(Action.PIN, moves, who="a", why="pin")
+"""
+
+
+def test_a_push_onto_a_pin_that_was_killed_at_its_commit_point_is_told_to_fetch_it(started) -> None:  # type: ignore[no-untyped-def]
+    before = started.source_refs()["refs/heads/main"]
+    assert subprocess.run([sys.executable, "-c", _PIN, str(started.path)]).returncode == -signal.SIGKILL
+    assert started.source_refs()["refs/heads/main"] == before  # recorded in the ledger, and not moved
+    started.commit("second", README="two\n")
+    pushed = started.push("-o", "ci.skip", "main")  # to the policy process that is there since the first push
+    assert not pushed.accepted
+    assert "fetch" in pushed.text
+    refs = started.refs()
+    assert refs["refs/heads/main"] == refs["refs/workbench/channels/active"] != before
+    started.git("pull", "-q", "--rebase", "hub", "main")
+    assert started.push("-o", "ci.skip", "main").accepted
+    assert started.git("show", "main:pinned") == "1"
 
 
 def test_a_pusher_that_goes_away_does_not_take_the_run_along(started) -> None:  # type: ignore[no-untyped-def]

@@ -253,7 +253,7 @@ class PolicyServer:
             self.hub.intents.add(Intent(run, push.moves, push.options, push.pusher, now_ms, accepted.lines))
         try:
             if len(push.moves) == 1:
-                repository.refs.swap(push.moves)
+                repository.ledger.swap(push.moves[0])
             else:
                 names = ", ".join(move.ref for move in push.moves[:_NAMED]) + (", …" if push.moves[_NAMED:] else "")
                 evidence = {"run": run} if accepted.jobs else {}

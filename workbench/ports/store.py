@@ -1,7 +1,8 @@
 """What the rest of the house may ask of a Git repository. Adapters: ``workbench.store`` (git) and its memory peer.
 
 Objects are immutable and content-addressed. Refs move only through ``Ledger.change`` (several at once, one commit
-point) or ``Refs.swap`` (one ref that the ledger does not project: a run, a journal).
+point), ``Ledger.swap`` (one ref that entries move as well: a push) or ``Refs.swap`` (one that none moves: a run, a
+journal).
 """
 
 from __future__ import annotations
@@ -156,6 +157,11 @@ class Ledger(Protocol):
 
         ``files`` are changes to the run cache's tree (path -> content), made as part of the same entry.
         """
+        ...
+
+    def swap(self, move: RefMove) -> None:
+        """One ref that entries may move, too, by compare-and-swap and without an entry: a push of one ref. Conflict as
+        in ``change``. An entry that was cut off and moves this ref is finished first."""
         ...
 
     def head(self) -> Entry | None: ...

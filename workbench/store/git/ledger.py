@@ -8,7 +8,10 @@ A change takes four steps. Killed after any of them, everything is old or everyt
 4. move the prepared refs.
 
 Whoever comes next finds an entry whose refs still stand at their old values, and moves them. Writers take turns, so at
-most the newest entry can be unfinished. Not here: how refs are locked and objects kept; both adapters share this file.
+most the newest entry can be unfinished. Whoever moves one ref without an entry (``swap``) finishes it first: after a
+move of its own nobody could tell any more whether the ref was left behind or moved on.
+
+Not here: how refs are locked and objects kept; both adapters share this file.
 """
 
 from __future__ import annotations
@@ -99,8 +102,25 @@ class LedgerLog:
                 made = self._try(before, entry)
                 if made is not None:
                     return made
-        raise Conflict(
-            f"the ledger moved {_TRIES} times while entry {entry.counter} was written",
+        raise self._contended(f"while entry {entry.counter} was written")
+
+    def swap(self, move: RefMove) -> None:
+        """See ``ports.store.Ledger.swap``. Costs a look at the ledger ref and at the note of what is projected."""
+        finished = ""
+        for _ in _tries():
+            with self._refs.prepared([move]) as transaction:
+                # Asked with the lock held: from here on no entry that moves this ref can pass its commit point.
+                entry = self.head() if self.needs_recovery() else None
+                if entry is None or entry.commit == finished or all(each.ref != move.ref for each in entry.moves):
+                    transaction.commit()
+                    return
+                finished = entry.commit
+            self._finish()  # waits for the writer of the entry where that one is alive
+        raise self._contended(f"while {move.ref} was moved")
+
+    def _contended(self, when: str) -> Conflict:
+        return Conflict(
+            f"the ledger moved {_TRIES} times {when}",
             "repeat the command",
             ref=str(LEDGER),
             current=self._refs.get(str(LEDGER)) or "",
@@ -161,8 +181,9 @@ class LedgerLog:
         return head is not None and head != self._turn.projected()
 
     def recover(self) -> Sequence[Entry]:
-        if not self.needs_recovery():
-            return []
+        return self._finish() if self.needs_recovery() else []
+
+    def _finish(self) -> list[Entry]:
         with self._turn.writers():
             return self._roll_forward()
 
