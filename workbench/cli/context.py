@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,8 @@ def store(repo: str) -> Iterator[GitRepository]:
     from workbench.app.wiring import open_repository
 
     with open_repository(Path(locate(repo).store)) as repository:
+        if repository.unfinished is not None:
+            sys.stderr.write(f"note: {repository.unfinished}\n")
         yield repository
 
 

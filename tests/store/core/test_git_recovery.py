@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,6 +13,7 @@ from workbench.domain.errors import Conflict, WorldError
 from workbench.domain.ids import ObjectId
 from workbench.domain.ledger import Action, RefMove
 from workbench.store.git import locks
+from workbench.store.git.ledger import Unfinished
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
 
@@ -101,13 +103,14 @@ def test_writers_of_many_threads_take_turns(git_repository):
 # --- recovery ---------------------------------------------------------------------------------------------------------
 
 
-def cut_off(repository: GitRepository, old: ObjectId, new: ObjectId) -> None:
+def cut_off(repository: GitRepository, old: ObjectId, new: ObjectId, *more: RefMove) -> None:
     """Leave what a process leaves that is killed right after the commit point."""
     ledger = repository.ledger
-    moves = (RefMove(MAIN, old, new), RefMove(ACTIVE, old, new), RefMove("refs/tags/v2.0.0", new=new))
+    moves = (RefMove(MAIN, old, new), RefMove(ACTIVE, old, new), RefMove("refs/tags/v2.0.0", new=new), *more)
     before = ledger.head()
     entry = type(before)(before.counter + 1, Action.PIN, moves, "a", "cut off", 0)
     commit = ledger._write(entry, before)
+    ledger._turn.note_begun(commit)
     repository.refs.swap([RefMove("refs/workbench/ledger", before.commit, commit)])
 
 
@@ -149,6 +152,54 @@ def test_a_person_who_resets_a_branch_afterwards_is_not_overruled(git_repository
     with GitRepository(git_repository.path) as opened:
         assert opened.ledger.recover() == []
         assert opened.refs.get(MAIN) == one
+
+
+def test_an_entry_that_a_ref_of_another_name_keeps_from_being_finished_is_told_and_prevents_no_reading(
+    git_repository, commits, fill
+):
+    one, two = commits(git_repository, 2)
+    fill(git_repository, [one])
+    cut_off(git_repository, one, two, RefMove("refs/heads/topic", new=two))
+    in_the_way = RefMove("refs/heads/topic/mine", new=one)
+    git_repository.refs.swap([in_the_way])
+    with GitRepository(git_repository.path) as opened:
+        assert "refs/heads/topic" in opened.unfinished.what
+        assert "in the way" in opened.unfinished.hint
+        assert opened.ledger.head().counter == 2
+        assert [f.what for f in opened.check() if f.what == opened.unfinished.what]
+        assert opened.maintain()
+        for write in (lambda: opened.ledger.undo(who="a"), lambda: opened.ledger.swap(RefMove(MAIN, one, two))):
+            with pytest.raises(Unfinished):
+                write()
+        opened.refs.swap([RefMove(in_the_way.ref, one)])
+    with GitRepository(git_repository.path) as opened:
+        assert opened.unfinished is None
+        assert opened.refs.get(MAIN) == opened.refs.get("refs/heads/topic") == two
+
+
+def clone_with_ledger(repository: GitRepository, git, folder: Path) -> Path:
+    """A clone of a person, at main as it stands, that takes the hub's own refs along when it fetches."""
+    git(folder.parent, "clone", "--quiet", "--origin", "up", str(repository.path), str(folder))
+    git(folder, "config", "--add", "remote.up.fetch", "+refs/workbench/*:refs/workbench/*")
+    return folder
+
+
+def test_an_entry_that_was_fetched_moves_no_branch_of_the_clone(git_repository, commits, git, tmp_path, fill):
+    one, two = commits(git_repository, 2)
+    fill(git_repository, [one])
+    clone = clone_with_ledger(git_repository, git, tmp_path / "clone")
+    git_repository.ledger.change(
+        Action.PIN, [RefMove(MAIN, one, two), RefMove("refs/heads/topic", new=two)], who="a", why=""
+    )
+    git(clone, "branch", "topic/mine")
+    git(clone, "fetch", "--quiet", "up")
+    with GitRepository(clone / ".git") as opened:
+        assert opened.unfinished is None
+        assert opened.ledger.head().counter == 2
+        assert opened.ledger.recover() == []
+        assert opened.refs.get(MAIN) == one
+        assert opened.refs.get("refs/heads/topic") is None
+    assert git(clone, "status", "--porcelain") == ""
 
 
 def test_a_clone_that_took_the_ledger_but_not_the_artifacts_opens(git_repository, commits, git, tmp_path, fill):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from workbench.domain.errors import WorkbenchError
+from workbench.domain.errors import WorkbenchError, WorldError
 from workbench.domain.ids import ZERO_ID
 from workbench.ports.store import Finding
 from workbench.store.git import locks, process, settings
@@ -25,11 +25,16 @@ MEND = "workbench doctor --mend"
 _LEFTOVERS = re.compile(r"tmp_(?:objdir-incoming-|obj_|object_git2_|pack_|idx_|rev_|bitmap_|midx_|mtimes_)")
 
 
-def examine(git_dir: Path, objects: ObjectStore, refs: GitRefs, ledger: LedgerLog) -> Sequence[Finding]:
+def examine(
+    git_dir: Path, objects: ObjectStore, refs: GitRefs, ledger: LedgerLog, unfinished: WorldError | None = None
+) -> Sequence[Finding]:
     found: list[Finding] = []
     for check in (_git_version, _settings, _hooks, _locks, _leftovers, _bitmap, damaged_indexes, _integrity):
         found.extend(check(git_dir))
-    found.extend(_ledger(objects, refs, ledger))
+    if unfinished is None:
+        found.extend(_ledger(objects, refs, ledger))
+    else:
+        found.append(Finding("error", unfinished.what, unfinished.hint))
     return found
 
 

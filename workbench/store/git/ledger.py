@@ -3,13 +3,14 @@
 A change takes four steps. Killed after any of them, everything is old or everything becomes new:
 
 1. prepare: the refs it will move are locked and their old values checked, so that no push comes between;
-2. add the entry's commit (parent: the entry before it; tree: ``entry.json``);
+2. add the entry's commit (parent: the entry before it; tree: ``entry.json``), and note that it is begun here;
 3. move the ledger ref by compare-and-swap: **the commit point**;
 4. move the prepared refs.
 
-Whoever comes next finds an entry whose refs still stand at their old values, and moves them. Writers take turns, so at
-most the newest entry can be unfinished. Whoever moves one ref without an entry (``swap``) finishes it first: after a
-move of its own nobody could tell any more whether the ref was left behind or moved on.
+Whoever comes next finds an entry whose refs still stand at their old values, and moves them: an entry that was begun
+here, for one that was fetched is another repository's to finish, and says nothing of the branches of this one. Writers
+take turns, so at most the newest entry can be unfinished. Whoever moves one ref without an entry (``swap``) finishes it
+first: after a move of its own nobody could tell any more whether the ref was left behind or moved on.
 
 Not here: how refs are locked and objects kept; both adapters share this file.
 """
@@ -22,7 +23,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
-from workbench.domain.errors import Conflict, NotFound, Refused, UserError, WorldError
+from workbench.domain.errors import Conflict, NotFound, Refused, UserError, WorkbenchError, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, Entry, RefMove
 from workbench.domain.refs import LEDGER, MAIN, RUN_CACHE
@@ -51,10 +52,23 @@ class LockingRefs(Refs, Protocol):
     def await_unlocked(self, ref: str) -> None: ...
 
 
+class Unfinished(WorldError):
+    """The newest entry is recorded, and its refs cannot be moved: to read is possible, to write the next one is not."""
+
+
 class Turn(Protocol):
-    """What the ledger needs of its place: whose turn it is, and a note of the last entry known to be projected."""
+    """What the ledger needs of its place: whose turn it is, and notes of the last entry that was begun in this
+    repository and of the last one known to be projected."""
 
     def writers(self) -> AbstractContextManager[None]: ...
+
+    def begun(self) -> str:
+        """The ledger commit that was last about to be written here, or empty."""
+        ...
+
+    def note_begun(self, commit: str) -> None:
+        """On disk when it returns, else WorldError."""
+        ...
 
     def projected(self) -> str:
         """A ledger commit whose refs have been moved, or empty when that is not known."""
@@ -131,6 +145,7 @@ class LedgerLog:
         try:
             with self._refs.prepared(entry.moves) as projection:
                 commit = self._write(entry, before)
+                self._turn.note_begun(commit)
                 try:
                     point = RefMove(str(LEDGER), _id(before.commit if before else ""), commit)
                     with self._refs.prepared([point], patience_s=_POINT_PATIENCE_S) as ledger:
@@ -143,7 +158,7 @@ class LedgerLog:
                 try:
                     projection.commit()
                 except WorldError as error:
-                    raise _unfinished(entry, error) from error
+                    raise _unfinished(entry, error, "mend the cause") from error
         except Conflict as lost:
             if lost.ref != str(RUN_CACHE):
                 raise
@@ -176,9 +191,9 @@ class LedgerLog:
     # --- recovering --------------------------------------------------------------------------------------------------
 
     def needs_recovery(self) -> bool:
-        """Whether the newest entry is not known to be projected: the price of opening a repository."""
+        """Whether the newest entry was written here and is not known to be projected: the price of opening."""
         head = self._refs.get(str(LEDGER))
-        return head is not None and head != self._turn.projected()
+        return head is not None and head != self._turn.projected() and head == self._turn.begun()
 
     def recover(self) -> Sequence[Entry]:
         return self._finish() if self.needs_recovery() else []
@@ -196,15 +211,17 @@ class LedgerLog:
     def _roll_forward(self) -> list[Entry]:
         rolled: list[Entry] = []
         for _ in _tries():
-            head = self.head()
-            if head is None or head.commit == self._turn.projected():
+            head = self.head() if self.needs_recovery() else None
+            if head is None:
                 return rolled
             missing = self._missing(head)
             try:
                 if missing:
                     self._refs_project(missing)
                     rolled.append(head)
-            except Conflict:
+            except Conflict as lost:
+                if not lost.ref:  # the name of another ref stands in the way
+                    raise _unfinished(head, lost, "remove or rename the ref that is in the way") from lost
                 continue  # whoever wrote the entry is still alive and moved them, or a push did
             self._turn.note_projected(head.commit)
         raise WorldError("the ledger does not come to rest", "end the process that writes to it, then repeat")
@@ -307,8 +324,8 @@ def _id(text: str) -> ObjectId:
     return ObjectId(text) if text else ZERO_ID
 
 
-def _unfinished(entry: Entry, error: WorldError) -> WorldError:
-    return WorldError(
+def _unfinished(entry: Entry, error: WorkbenchError, mending: str) -> Unfinished:
+    return Unfinished(
         f"entry {entry.counter} is recorded, but its refs are not all moved yet: {error.what}",
-        "mend the cause; the next workbench command finishes it",
+        f"{mending}; the next workbench command finishes it",
     )

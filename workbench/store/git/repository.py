@@ -21,7 +21,7 @@ from workbench.ports.store import Artifacts, Cache, Finding, Journals, RunCache,
 from workbench.ports.work import Clock
 from workbench.store.git import names
 from workbench.store.git.database import GitDatabase
-from workbench.store.git.ledger import LedgerLog
+from workbench.store.git.ledger import LedgerLog, Unfinished
 from workbench.store.git.objects import ObjectStore
 from workbench.store.git.refs import GitRefs
 from workbench.store.git.turn import GitTurn
@@ -42,12 +42,24 @@ class GitRepository:
         self._objects = ObjectStore(self._database)
         self._refs = GitRefs(self._git_dir)
         self._ledger = GitLedger(self._objects, self._refs, GitTurn(self._git_dir), self._clock.now_ms)
-        if not object_dirs:
+        self._unfinished = None if object_dirs else self._finish()
+
+    def _finish(self) -> Unfinished | None:
+        """What was cut off is finished; where that cannot be, the repository is there to be read, and mended."""
+        try:
             LedgerLog.recover(self._ledger)
+        except Unfinished as error:
+            return error
+        return None
 
     @property
     def path(self) -> Path:
         return self._git_dir
+
+    @property
+    def unfinished(self) -> Unfinished | None:
+        """Why an entry that was cut off could not be finished when this was opened."""
+        return self._unfinished
 
     @property
     def objects(self) -> ObjectStore:
@@ -100,7 +112,7 @@ class GitRepository:
     def check(self) -> Sequence[Finding]:
         from workbench.store.git.doctor import examine
 
-        return examine(self._git_dir, self._objects, self._refs, self._ledger)
+        return examine(self._git_dir, self._objects, self._refs, self._ledger, self._unfinished)
 
     def maintain(self, *, if_due: bool = False) -> Sequence[str]:
         from workbench.store.git.maintenance import is_due, maintain

@@ -108,6 +108,7 @@ class _Transaction:
 class MemoryTurn:
     def __init__(self) -> None:
         self._lock = threading.RLock()
+        self._begun = ""
         self._projected = ""
 
     def writers(self) -> AbstractContextManager[None]:
@@ -117,6 +118,12 @@ class MemoryTurn:
     def _held(self) -> Iterator[None]:
         with self._lock:
             yield
+
+    def begun(self) -> str:
+        return self._begun
+
+    def note_begun(self, commit: str) -> None:
+        self._begun = commit
 
     def projected(self) -> str:
         return self._projected
