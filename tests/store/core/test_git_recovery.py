@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,6 +16,7 @@ from workbench.domain.ids import ObjectId
 from workbench.domain.ledger import Action, RefMove
 from workbench.store.git import locks
 from workbench.store.git.ledger import Unfinished
+from workbench.store.git.refs import Busy
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
 
@@ -64,6 +67,86 @@ def test_the_lock_of_a_git_that_lives_is_left_alone(git_repository, commits, has
                 pass
         owner.stdin.close()
     git_repository.refs.swap([RefMove(MAIN, new=one)])
+
+
+def holding(folder: Path, one: ObjectId, *told: str, **environment: str) -> subprocess.Popen[bytes]:
+    """A git of somebody, started in ``folder``, that holds the lock of main."""
+    owner = subprocess.Popen(
+        ["git", *told, "update-ref", "--stdin"],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    owner.stdin.write(f"start\nupdate {MAIN} {one}\nprepare\n".encode())
+    owner.stdin.flush()
+    assert owner.stdout.readline() + owner.stdout.readline() == b"start: ok\nprepare: ok\n"
+    return owner
+
+
+@pytest.mark.parametrize(
+    ("folder", "told", "environment"),
+    [
+        ("", [], {"GIT_DIR": "hub.git"}),
+        ("", ["--git-dir=hub.git"], {}),
+        ("", ["--git-dir", "hub.git"], {}),
+        ("", ["--git-dir=link.git"], {}),
+        ("", ["-C", "link.git"], {}),
+        ("inner", [], {"GIT_DIR": "../link.git"}),
+        ("hub.git/refs", [], {}),
+        ("linked/below", [], {}),
+    ],
+)
+def test_the_lock_of_a_git_that_lives_is_left_alone_however_it_was_told_where(
+    git_repository, commits, hasty, fill, git, tmp_path, folder, told, environment
+):
+    one, two = commits(git_repository, 2)
+    fill(git_repository, [one])
+    (tmp_path / "link.git").symlink_to(git_repository.path)
+    (tmp_path / "inner").mkdir()
+    git(git_repository.path, "worktree", "add", "--quiet", "--detach", str(tmp_path / "linked"), one)
+    (tmp_path / "linked" / "below").mkdir()
+    with holding(tmp_path / folder, two, *told, **environment) as owner:
+        assert locks.foreign_git(git_repository.path) == [owner.pid]
+        with pytest.raises(Busy, match=str(owner.pid)):
+            with git_repository.refs.prepared([RefMove(MAIN, one, two)], patience_s=1.0):
+                pass
+        owner.stdin.write(b"commit\n")
+        owner.stdin.close()
+        assert owner.stdout.read() == b"commit: ok\n"
+    assert git_repository.refs.get(MAIN) == two
+
+
+def test_beside_a_git_that_may_work_here_only_an_old_lock_is_removed(git_repository, commits, fill, tmp_path):
+    one, two = commits(git_repository, 2)
+    fill(git_repository, [one])
+    (tmp_path / "a").mkdir()
+    with holding(tmp_path / "a", two, "--git-dir=../hub.git"):
+        (tmp_path / "a").rename(tmp_path / "inner")
+        (tmp_path / "outer").mkdir()
+        (tmp_path / "inner").rename(tmp_path / "outer" / "inner")  # from here there is no ../hub.git
+        assert locks.foreign_git(git_repository.path) == []
+        lock = git_repository.path / f"{MAIN}.lock"
+        assert locks.remove_stale(git_repository.path, [seen_long_ago(lock)]) == []
+        os.utime(lock, (0, 0))
+        assert locks.remove_stale(git_repository.path, [seen_long_ago(lock)]) == [lock]
+
+
+def seen_long_ago(lock: Path) -> locks.Sighting:
+    sighting = locks.Sighting.of(lock)
+    assert sighting is not None
+    return replace(sighting, seen_s=0.0)
+
+
+def test_a_git_that_works_elsewhere_does_not_keep_a_stale_lock(git_repository, commits, hasty, fill, tmp_path):
+    one, two = commits(git_repository, 2)
+    fill(git_repository, [one])
+    with GitRepository(init_hub(tmp_path / "other.git")) as other:
+        fill(other, [commits(other, 1)[0]])
+    owner = subprocess.Popen(["git", "cat-file", "--batch"], cwd=tmp_path / "other.git", stdin=subprocess.PIPE)
+    with owner:
+        (git_repository.path / f"{MAIN}.lock").touch()
+        git_repository.refs.swap([RefMove(MAIN, one, two)])
 
 
 def test_a_prepared_change_of_ours_is_not_swept_by_another_process(git_repository, commits, hasty):

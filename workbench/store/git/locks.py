@@ -6,7 +6,8 @@ which the kernel drops when their owner dies. git's own lock files stay for ever
 all writers.
 
 A lock file is stale when, over 1.5 s, its inode and time did not change, no transaction of ours is open anywhere, and
-no other git process works in this repository.
+no other git process works in this repository. Where that cannot be told of one (it is another user's), only a lock of
+ten minutes' age is: no git holds one that long.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from workbench.domain.errors import WorldError
 from workbench.store.git.process import SERVICE_MARK
 
 STALE_AFTER_S = 1.5
+STALE_IN_DOUBT_S = 600.0
 BUSY_FOR_S = 30.0
 
 _FOLDER = "workbench"
@@ -123,7 +126,11 @@ def lock_files(git_dir: Path) -> list[Path]:
 def remove_stale(git_dir: Path, sightings: list[Sighting]) -> list[Path]:
     """Remove those locks that are stale by the rule above; what was removed. Does not wait."""
     ripe = [s for s in sightings if time.monotonic() - s.seen_s >= STALE_AFTER_S and s.unchanged()]
-    if not ripe or foreign_git(git_dir):
+    others = set(_other_gits(git_dir).values()) if ripe else set()
+    if None in others:
+        born_ns = time.time_ns() - round(STALE_IN_DOUBT_S * 1e9)
+        ripe = [s for s in ripe if s.mtime_ns <= born_ns]
+    if not ripe or True in others:
         return []
     file = os.open(own_folder(git_dir) / "refs.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -144,14 +151,14 @@ def foreign_git(git_dir: Path) -> list[int]:
 
     Where the system does not show its processes (no /proc), none are known.
     """
-    places = {os.path.realpath(git_dir)}
-    if git_dir.name == ".git":
-        places.add(os.path.realpath(git_dir.parent))
-    found = []
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        if name.isdecimal() and _works_in(name, places):
-            found.append(int(name))
-    return found
+    return [pid for pid, works_here in _other_gits(git_dir).items() if works_here]
+
+
+def _other_gits(git_dir: Path) -> dict[int, bool | None]:
+    """Git programs that may move refs, and whether they work in this repository; None where that cannot be told."""
+    place = _common(os.fspath(git_dir))
+    names = os.listdir("/proc") if os.path.isdir("/proc") else []
+    return {int(name): _works_in(name, place) for name in names if name.isdecimal() and _may_move_refs(name)}
 
 
 # In a hub refs are moved by our hook, not by receive-pack, which waits for it; the others read, or write objects alone.
@@ -174,19 +181,78 @@ def _subcommand(words: list[str]) -> str:
     return ""
 
 
-def _works_in(pid: str, places: set[str]) -> bool:
+def _may_move_refs(pid: str) -> bool:
     try:
         with open(f"/proc/{pid}/comm") as file:
             if not file.read().startswith("git"):
                 return False
-        with open(f"/proc/{pid}/cmdline", "rb") as raw:
-            words = raw.read().decode(errors="replace").split("\0")
-        if SERVICE_MARK in words or _subcommand(words) in _NEVER_LOCK_REFS:
-            return False
-        folder = os.readlink(f"/proc/{pid}/cwd")
-    except OSError:  # it ended, or it is another user's
+        words = _words(pid, "cmdline")
+    except OSError:  # it has ended
         return False
-    return folder in places or any(word.removeprefix("--git-dir=") in places for word in words)
+    return SERVICE_MARK not in words and _subcommand(words) not in _NEVER_LOCK_REFS
+
+
+def _works_in(pid: str, place: str) -> bool | None:
+    """By what it was told, and by where it stands: git looks around there when it was told nothing."""
+    try:
+        folder = os.readlink(f"/proc/{pid}/cwd")
+        words = _words(pid, "cmdline")
+        told = [word.removeprefix("GIT_DIR=") for word in _words(pid, "environ") if word.startswith("GIT_DIR=")]
+    except PermissionError:
+        return None if _can_write(pid, place) else False
+    except OSError:  # it has ended
+        return False
+    told += [word.removeprefix("--git-dir=") for word in words if word.startswith("--git-dir=")]
+    told += [after for word, after in pairwise(words) if word == "--git-dir"]
+    seen = [os.path.join(folder, path) for path in (*words, *told)]
+    if place == _common(_around(folder)) or any(place == _common(path) for path in seen if os.path.isdir(path)):
+        return True
+    moved_since = any(not os.path.isabs(path) and not os.path.exists(os.path.join(folder, path)) for path in told)
+    return None if moved_since else False
+
+
+def _can_write(pid: str, place: str) -> bool:
+    """Whether a process of another user may write there at all."""
+    try:
+        user, refs = os.stat(f"/proc/{pid}").st_uid, os.stat(os.path.join(place, "refs"))
+    except OSError:
+        return False
+    return user in (0, refs.st_uid) or bool(refs.st_mode & 0o022)
+
+
+def _words(pid: str, name: str) -> list[str]:
+    with open(f"/proc/{pid}/{name}", "rb") as raw:
+        return [os.fsdecode(word) for word in raw.read().split(b"\0")]
+
+
+def _around(folder: str) -> str:
+    """The Git directory that git finds from a folder; the root where there is none."""
+    while folder != os.path.dirname(folder):
+        dot_git = os.path.join(folder, ".git")
+        if os.path.isdir(dot_git):
+            return dot_git
+        if os.path.isfile(dot_git):  # of a linked work tree, or a Git directory that was put elsewhere
+            return os.path.join(folder, _line(dot_git).removeprefix("gitdir: "))
+        if os.path.isfile(os.path.join(folder, "HEAD")) and os.path.isdir(os.path.join(folder, "objects")):
+            return folder
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _common(git_dir: str) -> str:
+    """Where the refs are: of a linked work tree those of the main one."""
+    git_dir = os.path.realpath(git_dir)
+    pointer = os.path.join(git_dir, "commondir")
+    return os.path.realpath(os.path.join(git_dir, _line(pointer))) if os.path.isfile(pointer) else git_dir
+
+
+def _line(path: str) -> str:
+    """The one line of a small file; empty where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return os.fsdecode(file.read(4096)).strip()
+    except OSError:
+        return ""
 
 
 @contextmanager
