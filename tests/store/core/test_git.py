@@ -17,7 +17,7 @@ from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, RefMove
 from workbench.store.git import database, locks, process
 from workbench.store.git.repository import GitRepository
-from workbench.store.git.settings import init_hub
+from workbench.store.git.settings import init_clone, init_hub
 
 MAIN, ACTIVE = "refs/heads/main", "refs/workbench/channels/active"
 
@@ -283,6 +283,31 @@ def test_a_ledger_entry_of_a_format_we_do_not_know_is_refused(git_repository, co
 def test_what_is_no_repository_says_so(tmp_path):
     with pytest.raises(WorldError, match="not a Git repository"):
         GitRepository(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("extension", "value", "hint"),
+    [("objectFormat", "sha256", "fast-import"), ("refStorage", "reftable", "refs migrate")],
+)
+@pytest.mark.parametrize("written", ["[extensions]\n\t{} = {}\n", '[EXTENSIONS] {} = "{}" ; so\n'])
+def test_a_repository_that_keeps_its_objects_or_refs_in_another_way_is_refused(hub, written, extension, value, hint):
+    with open(hub / "config", "a") as config:
+        config.write(written.format(extension, value))
+    before = (hub / "config").read_text()
+    for use in (GitRepository, init_hub):
+        with pytest.raises(Refused, match=value) as refused:
+            use(hub)
+        assert hint in refused.value.hint
+    assert (hub / "config").read_text() == before
+
+
+def test_a_sha256_repository_that_git_made_is_refused_and_left_as_it_was(git, tmp_path):
+    git(tmp_path, "init", "--quiet", "--object-format=sha256", "work")
+    before = set(tmp_path.rglob("*"))
+    for use in (lambda: GitRepository(tmp_path / "work" / ".git"), lambda: init_clone(tmp_path / "work")):
+        with pytest.raises(Refused, match="sha256"):
+            use()
+    assert set(tmp_path.rglob("*")) == before
 
 
 def test_a_repository_of_another_user_is_not_opened(hub, git, tmp_path, monkeypatch):

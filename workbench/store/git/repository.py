@@ -1,6 +1,6 @@
 """``GitRepository``: one Git directory as the store. The parts meet here; each is made on first use.
 
-Opening costs two small files: a change that was cut off is finished first (``ledger``); nothing else is read.
+Opening costs three small files: a change that was cut off is finished first (``ledger``); nothing else is read.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from workbench.store.git.database import GitDatabase
 from workbench.store.git.ledger import LedgerLog, Unfinished
 from workbench.store.git.objects import ObjectStore
 from workbench.store.git.refs import GitRefs
+from workbench.store.git.settings import check_format
 from workbench.store.git.turn import GitTurn
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class GitRepository:
     def __init__(self, git_dir: Path, *, clock: Clock | None = None, object_dirs: Sequence[Path] = ()) -> None:
         self._git_dir = common_dir(Path(git_dir))
         check_owner(self._git_dir)
+        check_format(self._git_dir)
         self._clock = clock or _WallClock()
         self._database = GitDatabase(self._git_dir, object_dirs=object_dirs)
         self._objects = ObjectStore(self._database)

@@ -8,8 +8,10 @@ history.
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from workbench.domain.errors import Refused, ToolMissing, WorldError
@@ -73,6 +75,47 @@ HUB: Mapping[str, str] = {
 }
 
 ATTRIBUTES = ("payload/** -delta",)
+_SECTION = re.compile(r"\s*\[([^]]*)\](.*)")
+_COMMENT = re.compile(r"[#;].*")
+
+
+# What gitrepository-layout calls extensions: how a repository keeps its objects and refs, with the one way that we know
+# and how to come to it. Written otherwise it would be damaged.
+_KEPT: Mapping[str, tuple[str, str]] = {
+    "objectformat": (
+        "sha1",
+        "make its like: git init --bare NEW.git && git -C {git_dir} fast-export --all | git -C NEW.git fast-import",
+    ),
+    "refstorage": ("files", "bring it over: git -C {git_dir} refs migrate --ref-format=files"),
+}
+
+
+def check_format(git_dir: Path) -> None:
+    """Refused for a repository that keeps its objects or refs in a way that is not ours."""
+    for name, value in _extensions(git_dir / "config"):
+        wanted, mending = _KEPT.get(name, (value, ""))
+        if value != wanted:
+            raise Refused(
+                f"{git_dir} has the {'object format' if name == 'objectformat' else 'ref storage'} {value!r}: "
+                f"the workbench knows {wanted} alone",
+                mending.format(git_dir=shlex.quote(os.fspath(git_dir))),
+            )
+
+
+def _extensions(config: Path) -> Iterator[tuple[str, str]]:
+    """The settings ``extensions.*``, in lower case, without starting a git: this is asked at each opening. As git does
+    it, they count in the repository's own file alone, and includes are not followed."""
+    try:
+        text = config.read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return
+    section = ""
+    for line in text.lower().splitlines():
+        if match := _SECTION.match(line):
+            section, line = match.groups()
+        name, is_set, value = line.partition("=")
+        if section.strip() == "extensions" and is_set:
+            yield name.strip(), _COMMENT.sub("", value).replace('"', "").strip()
 
 
 def init_hub(path: Path, *, branch: str = "main") -> Path:
@@ -99,6 +142,7 @@ def init_clone(path: Path, *, branch: str = "main") -> Path:
 
 def apply(git_dir: Path, settings: Mapping[str, str]) -> list[str]:
     """Set what differs from the table, and the attributes; the names of what was changed."""
+    check_format(git_dir)
     changed = differing(git_dir, settings)
     if changed:
         _append(git_dir / "config", {name: settings[name] for name in changed})
