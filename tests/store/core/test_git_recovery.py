@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -292,3 +294,51 @@ def test_a_clone_that_took_the_ledger_but_not_the_artifacts_opens(git_repository
     with GitRepository(clone) as opened:
         assert opened.ledger.head().counter == 1
         assert set(opened.refs.all()) == {"refs/workbench/ledger"}
+
+
+# --- read-only media --------------------------------------------------------------------------------------------------
+
+_READ = """
+import sys
+from pathlib import Path
+from workbench.store.git.repository import GitRepository
+with GitRepository(Path(sys.argv[1])) as opened:
+    unfinished = opened.unfinished and opened.unfinished.what
+    print(opened.ledger.head().counter, opened.refs.get("refs/heads/main"), unfinished)
+    print([finding.what for finding in opened.check() if "entry 2" in finding.what])
+"""
+
+
+def read_only(hub: Path) -> list[str]:
+    """What is said of a hub on media that cannot be written to."""
+    command = ["bwrap", "--dev-bind", "/", "/", "--ro-bind", str(hub), str(hub), sys.executable, "-c", _READ, str(hub)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+needs_bwrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+
+
+@needs_bwrap
+@pytest.mark.parametrize("left", ["all", "no note", "no folder"])
+def test_what_is_finished_is_read_where_nothing_can_be_written(git_repository, commits, fill, left):
+    one, two = commits(git_repository, 2)
+    fill(git_repository, [one])
+    cut_off(git_repository, one, two)
+    git_repository.ledger.recover()
+    if left == "no note":
+        (git_repository.path / "workbench" / "projected").unlink()
+    if left == "no folder":  # a mirror by git
+        shutil.rmtree(git_repository.path / "workbench")
+    assert read_only(git_repository.path) == [f"2 {two} None", "['the ledger stands at entry 2']"]
+
+
+@needs_bwrap
+def test_what_is_not_finished_is_told_where_nothing_can_be_written(git_repository, commits, fill):
+    one, two = commits(git_repository, 2)
+    fill(git_repository, [one])
+    cut_off(git_repository, one, two)
+    values, findings = read_only(git_repository.path)
+    assert values.startswith(f"2 {one} entry 2 is recorded, but its refs are not all moved yet: cannot write in")
+    assert "Read-only file system" in findings

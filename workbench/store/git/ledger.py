@@ -196,7 +196,15 @@ class LedgerLog:
         return head is not None and head != self._turn.projected() and head == self._turn.begun()
 
     def recover(self) -> Sequence[Entry]:
-        return self._finish() if self.needs_recovery() else []
+        if not self.needs_recovery():
+            return []
+        try:
+            return self._finish()
+        except locks.Unwritable as error:
+            head = self.head()
+            if head is not None and self._missing(head):
+                raise _unfinished(head, error, "open it where it can be written to") from error
+            return []  # all but the note is there
 
     def _finish(self) -> list[Entry]:
         with self._turn.writers():

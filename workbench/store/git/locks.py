@@ -12,6 +12,7 @@ ten minutes' age is: no git holds one that long.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -32,6 +33,10 @@ BUSY_FOR_S = 30.0
 _FOLDER = "workbench"
 
 
+class Unwritable(WorldError):
+    """A lock cannot be taken, because nothing can be written there: another user's repository, or read-only media."""
+
+
 def own_folder(git_dir: Path) -> Path:
     """Where the workbench keeps its few files in a Git directory: locks, the journal's tail, indexes."""
     folder = git_dir / _FOLDER
@@ -42,7 +47,7 @@ def own_folder(git_dir: Path) -> Path:
 @contextmanager
 def writers(git_dir: Path, *, patience_s: float = BUSY_FOR_S) -> Iterator[None]:
     """Alone among all ledger writers of this repository; WorldError when another one does not end."""
-    with _flocked(own_folder(git_dir) / "writers.lock", fcntl.LOCK_EX, patience_s) as held:
+    with _flocked(git_dir, "writers.lock", fcntl.LOCK_EX, patience_s) as held:
         os.ftruncate(held, 0)
         os.pwrite(held, b"%d\n" % os.getpid(), 0)
         yield
@@ -51,23 +56,24 @@ def writers(git_dir: Path, *, patience_s: float = BUSY_FOR_S) -> Iterator[None]:
 @contextmanager
 def transaction(git_dir: Path) -> Iterator[None]:
     """While a ref transaction of ours is open: nobody sweeps."""
-    with _flocked(own_folder(git_dir) / "refs.lock", fcntl.LOCK_SH, BUSY_FOR_S):
+    with _flocked(git_dir, "refs.lock", fcntl.LOCK_SH, BUSY_FOR_S):
         yield
 
 
 @contextmanager
-def _flocked(path: Path, how: int, patience_s: float) -> Iterator[int]:
+def _flocked(git_dir: Path, name: str, how: int, patience_s: float) -> Iterator[int]:
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = os.open(own_folder(git_dir) / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise WorldError(f"cannot write in {path.parent}: {error.strerror}", "check its owner and the disk") from error
+        kind = Unwritable if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else WorldError
+        raise kind(f"cannot write in {git_dir}: {error.strerror}", "check its owner and the disk") from error
     try:
         waits = backoff(patience_s)
         while not _try(file, how):
             if next(waits, None) is None:
                 owner = os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
                 raise WorldError(
-                    f"another workbench process (pid {owner}) has held {path.name} for {patience_s:g} s",
+                    f"another workbench process (pid {owner}) has held {name} for {patience_s:g} s",
                     "wait for it, or end it if it is stopped",
                 )
         yield file
