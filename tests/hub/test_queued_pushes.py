@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from workbench.domain.ids import make_ulid
 from workbench.domain.push import PushOptions
 from workbench.domain.run import State
 from workbench.hub.intents import KEPT_MS, Intent
+from workbench.hub.worker import Worker
 
 Files = Callable[..., dict[str, str]]
 
@@ -137,6 +139,39 @@ def test_what_is_left_of_pushes_that_did_not_happen_is_swept_after_a_while(desk:
     intents.sweep([kept.run], now_ms)
     left = {path.name for path in intents.folder.iterdir()}
     assert left == {f"{fresh.run}.json", f"{kept.run}.json", ".being-written"}
+
+
+class Later:
+    """A clock that can be put forward."""
+
+    def __init__(self, clock: Any) -> None:
+        self._clock, self.ahead_ms = clock, 0
+        self.ulid = clock.ulid
+
+    def now_ms(self) -> int:
+        return int(self._clock.now_ms()) + self.ahead_ms
+
+
+def test_what_is_accepted_during_a_long_run_keeps_its_run_and_its_options(
+    toy_desk: Any, toy_files: Files, tmp_path: Path
+) -> None:
+    hub, gate, clock = toy_desk.under_test, tmp_path / "gate", Later(toy_desk.host.clock)
+    hub.edit(toy_files(f"wait for {gate}"))
+    toy_desk.told(hub.push("main"))
+    worker = threading.Thread(target=Worker(replace(toy_desk.host, clock=clock)).handle_all)
+    worker.start()
+    hub.until((tmp_path / "gate.reached").exists)
+    hub.edit({"agents/a.py": "x = 2\n"})
+    on_main = toy_desk.told(hub.push("-o", "ci.tier=fast", "-o", "promote=canary", "main"))
+    hub.git("checkout", "-q", "-b", "topic")
+    hub.edit({"agents/a.py": "x = 3\n"})
+    on_topic = toy_desk.told(hub.push("-o", "ci.tier=fast", "topic"))
+    clock.ahead_ms = 2 * KEPT_MS
+    gate.touch()
+    worker.join()
+    found = {push.intent.run: push.intent.options for push in toy_desk.waiting()}
+    assert list(found) == [on_main, on_topic]
+    assert (found[on_main].promote, found[on_topic].tier) == ("canary", "fast")
 
 
 def clone_of(hub: Any, name: str) -> Path:

@@ -171,6 +171,7 @@ class Worker:
 
     def handle_all(self) -> int:
         """Deal with every pending push, oldest first; how many."""
+        began_ms = self.hub.clock.now_ms()
         pushes = pending_pushes(self.hub)
         quiet: dict[str, ObjectId] = {}
         self.is_stuck = False
@@ -196,8 +197,12 @@ class Worker:
             num += 1
         self._note(quiet)
         if pushes:
-            self.hub.intents.sweep([push.intent.run for push in pushes if push.intent], self.hub.clock.now_ms())
+            self._sweep(began_ms)
         return num
+
+    def _sweep(self, began_ms: int) -> None:
+        """What ran took hours, perhaps: what was accepted meanwhile is pending now, and as old as nothing."""
+        self.hub.intents.sweep([push.intent.run for push in pending_pushes(self.hub) if push.intent], began_ms)
 
     def _jobs(self, push: PendingPush, options: PushOptions) -> tuple[Job, ...]:
         moved = next((move for move in push.moves if move.ref == str(MAIN)), None)
