@@ -34,6 +34,7 @@ def started(hub):  # type: ignore[no-untyped-def]
         ("stage.run=tokenzier", "tokenizer"),
         ("ci.variable=novalue", "ci.variable"),
         ("x" * 300, "option"),
+        ("ci.variable=NAME=M\udcfcller", "option is not UTF-8: 'ci.variable=NAME=M\\xfcller'"),
     ],
 )
 def test_a_wrong_option_is_refused_with_what_is_right_and_changes_nothing(shared_hub, option: str, says: str) -> None:  # type: ignore[no-untyped-def]

@@ -49,6 +49,14 @@ def test_pushes_that_come_meanwhile_queue_in_order_each_with_its_own_run(desk: A
     assert not list(desk.host.layout.intents.iterdir()), "nothing is left of what was done"
 
 
+def test_a_pusher_whose_name_is_no_text_is_written_down_as_one(desk: Any) -> None:
+    desk.under_test.edit({"agents/a.py": "x = 1\n"})
+    desk.told(desk.under_test.push("main", pusher="M\udcfcller"))
+    assert desk.work() == 1
+    [record] = desk.runs()
+    assert (record.state, record.trigger) == (State.SUCCEEDED, r"push refs/heads/main by M\xfcller")
+
+
 def test_a_push_during_a_run_waits_for_its_end(desk: Any, toy_files: Files, tmp_path: Path) -> None:
     hub, gate = desk.under_test, tmp_path / "gate"
     hub.edit(toy_files(f"wait for {gate}"))

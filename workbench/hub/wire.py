@@ -1,8 +1,8 @@
 """The conversation of a hook and the policy process, over a Unix socket.
 
 A request is seven fields between NUL bytes, then end of input: format ``1``, verb (the hook's name), process id of
-receive-pack, pusher, folder of the quarantine (``pre-receive`` alone), push options (a line each), and the moves (old,
-new, ref; a line each). The answer is text for the pusher;
+receive-pack, pusher, folder of the quarantine (``pre-receive`` alone), push options (UTF-8, a line each), and the moves
+(old, new, ref; a line each). The answer is text for the pusher;
 ``\\1`` says "still working", at least once a second; ``\\0`` with ``0`` or ``1`` after it is the verdict and the end.
 """
 
@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass
 
 from workbench.domain.errors import Refused
+from workbench.domain.tree_rules import shown
 
 MAX_REQUEST_BYTES = 1 << 20
 BEAT_S = 1.0
@@ -32,18 +33,24 @@ class Request:
 
 
 def read_request(connection: socket.socket) -> Request:
-    """Refused for what is too long or no request."""
+    """Refused for what is too long or no request, and for options that are no text: all that is kept of a push is."""
     connection.settimeout(READ_S)
     data = bytearray()
     while part := connection.recv(65536):
         data += part
         if len(data) > MAX_REQUEST_BYTES:
             raise Refused("the push names too many refs", "push them in parts")
-    fields = bytes(data).decode("utf-8", "surrogateescape").split("\0", 6)
-    if len(fields) != 7 or fields[0] != "1" or not fields[2].isdigit():
+    fields = bytes(data).split(b"\0", 6)
+    if len(fields) != 7 or fields[0] != b"1" or not fields[2].isdigit():
         raise Refused("the hook speaks another version", "stamp the hub's hooks again: `workbench doctor --mend`")
-    options = tuple(fields[5].split("\n")) if fields[5] else ()
-    return Request(fields[1], int(fields[2]), fields[3], fields[4], options, fields[6])
+    try:
+        options = tuple(fields[5].decode().split("\n")) if fields[5] else ()
+    except UnicodeDecodeError:
+        what = f"a push option is not UTF-8: '{shown(fields[5])}'"
+        raise Refused(what, "write it in a terminal whose encoding is UTF-8") from None
+    pusher = fields[3].decode("utf-8", "backslashreplace")
+    verb, quarantine, stdin = (fields[number].decode("utf-8", "surrogateescape") for number in (1, 4, 6))
+    return Request(verb, int(fields[2]), pusher, quarantine, options, stdin)
 
 
 class Answer:
