@@ -231,6 +231,32 @@ def test_a_bug_with_one_push_is_told_by_its_run_and_stops_none_that_come_after_i
     assert states[second].state is State.SUCCEEDED
 
 
+def garbage_for_a_record(desk: Any, run: Ulid) -> None:
+    desk.repository.runs.write(run, {RECORD: b'{"format": 2}\n'})
+
+
+def an_intent_that_is_no_text(desk: Any, run: Ulid) -> None:
+    """As a workbench wrote it that took any bytes for a name."""
+    desk.host.intents.add(replace(desk.host.intents.get(run), pusher="M\udcfcller"))
+
+
+@pytest.mark.parametrize("spoil", [garbage_for_a_record, an_intent_that_is_no_text])
+def test_a_run_that_cannot_even_say_that_it_failed_stops_none_that_come_after_it(
+    desk: Any, toy_files: Files, spoil: Callable[[Any, Ulid], None]
+) -> None:
+    hub = desk.under_test
+    hub.edit(toy_files("one"))
+    spoil(desk, desk.told(hub.push("main")))
+    hub.edit(toy_files("two"))
+    second = desk.told(hub.push("main"))
+    worker = desk.worker()
+    assert [worker.handle_all() for _ in range(MAX_TRIES)] == [0] * (MAX_TRIES - 1) + [2]
+    assert runs.show_run(desk.repository, second).state is State.SUCCEEDED
+    entries = [entry for entry in desk.repository.ledger.history(9) if "error" in entry.evidence]
+    assert [entry.why[:9] for entry in entries] == ["given up:"]
+    assert desk.waiting() == []
+
+
 def test_a_promotion_that_is_never_won_leaves_the_run_as_it_ended_and_says_so(toy_desk: Any, toy_files: Files) -> None:
     toy_desk.under_test.edit(toy_files("new"))
     run = toy_desk.told(toy_desk.under_test.push("-o", "promote=canary", "main"))

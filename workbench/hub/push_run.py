@@ -228,7 +228,12 @@ def _failed(record: RunRecord, now_ms: int, error: Exception) -> RunRecord:
         record = record.to(State.QUEUED)
     if record.state is State.QUEUED:
         record = record.to(State.RUNNING, started_ms=now_ms)
-    return record.to(State.FAILED, ended_ms=now_ms, error=" ".join(str(error).split("\n")))
+    return record.to(State.FAILED, ended_ms=now_ms, error=plain(error))
+
+
+def plain(error: Exception) -> str:
+    """A line that can be written down, whatever bytes the world had in it."""
+    return " ".join(str(error).split("\n")).encode("utf-8", "backslashreplace").decode()
 
 
 class _Events:

@@ -32,7 +32,7 @@ from workbench.hub.commits import read_commit
 from workbench.hub.context import Hub
 from workbench.hub.intents import Intent
 from workbench.hub.planning import Derivation, Job, started_by
-from workbench.hub.push_run import PushRun
+from workbench.hub.push_run import PushRun, plain
 from workbench.hub.queue import PendingPush
 from workbench.hub.standing import Standing
 from workbench.pipeline import records
@@ -269,11 +269,28 @@ class Worker:
         if may_pass and tries < MAX_TRIES:
             return False
         try:
-            intent = push.intent or self._described(push)
-            record = PushRun(self.hub, self._derivation).give_up(intent.run, error)
-            evidence = {"run": record.id, "state": record.state.value, "error": str(error)}
-            self._handled(push, f"run {record.id} {record.state}, given up: {error}", evidence)
-            self.hub.intents.remove(intent.run)
+            self._failed(push, error)
+        except Exception as worse:  # noqa: BLE001  (a record that cannot be read or written must not stop what comes after)
+            if isinstance(worse, Conflict | OSError) and tries < 2 * MAX_TRIES:
+                return False
+            return self._passed_over(push, error, worse)
+        return True
+
+    def _failed(self, push: PendingPush, error: Exception) -> None:
+        intent = push.intent or self._described(push)
+        record = PushRun(self.hub, self._derivation).give_up(intent.run, error)
+        why = plain(error)
+        evidence = {"run": record.id, "state": record.state.value, "error": why}
+        self._handled(push, f"run {record.id} {record.state}, given up: {why}", evidence)
+        self.hub.intents.remove(intent.run)
+
+    def _passed_over(self, push: PendingPush, error: Exception, worse: Exception) -> bool:
+        """Its run cannot even say that it failed: the ledger says so, in words that need nothing of the push."""
+        print(f"{time.strftime('%FT%T')} worker: {worse}", file=sys.stderr, flush=True)
+        traceback.print_exception(worse)
+        why = f"{plain(error)}; its run cannot say so: {plain(worse)}"
+        try:
+            self._handled(push, f"given up: {why}", {"error": why})
         except (WorkbenchError, OSError):
             return False
         return True
