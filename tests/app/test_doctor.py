@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from workbench.app import wiring
 from workbench.app.doctor import examine, mend
-from workbench.app.hub_host import install_hub
+from workbench.app.hub_host import install_hub, run_worker
+from workbench.hub.layout import HubLayout
 from workbench.ports.store import Finding
 from workbench.store.git.settings import init_clone
 
@@ -52,3 +56,29 @@ def test_what_is_wrong_has_a_fix_and_what_is_right_has_none(tmp_path: Path, seve
     with wiring.open_repository(hub) as repository:
         found = [f for f in examine(repository) if f.severity == severity]
     assert all(bool(f.fix) == (severity != "ok") for f in found), found
+
+
+def test_a_queue_that_does_not_move_is_found_and_the_command_that_is_named_moves_it(tmp_path: Path) -> None:
+    hub = install_hub(tmp_path / "hub.git")
+    queue = HubLayout(hub)
+    queue.worker_lock.touch()  # of a worker that has ended
+    tree = git(hub, "mktree", input="")
+    git(hub, "update-ref", "refs/heads/main", git(hub, "commit-tree", "-m", "one", tree))
+    with wiring.open_repository(hub) as repository:
+        waits = [f for f in examine(repository) if "no worker runs" in f.what]
+        assert [(f.severity, f.what[:12]) for f in waits] == [("warning", "1 push waits")]
+        with open(queue.worker_lock, "rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            assert not [f for f in examine(repository) if "no worker runs" in f.what]
+    run_worker(hub, idle_s=0.0)
+    with wiring.open_repository(hub) as repository:
+        assert not [f for f in examine(repository) if "no worker runs" in f.what]
+
+
+def git(folder: Path, *arguments: str, input: str = "") -> str:
+    who = {f"GIT_{role}_{field}": "a@b.c" for role in ("AUTHOR", "COMMITTER") for field in ("NAME", "EMAIL")}
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env={**os.environ, **who}, input=input, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

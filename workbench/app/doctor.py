@@ -6,9 +6,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from workbench.app import wiring
+from workbench.domain.errors import WorkbenchError
+from workbench.hub.layout import HubLayout
 from workbench.ports.store import Finding, Repository
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ _LIBRARIES = {
 def examine(repository: Repository) -> Sequence[Finding]:
     """Every finding, the store's first."""
     findings = list(repository.check())
-    findings.extend((*_hooks(repository), *_place(repository)))
+    findings.extend((*_hooks(repository), *_place(repository), *_queue(repository)))
     missing = wiring.sandbox().probe()
     findings.append(
         Finding("warning", "the sandbox is not available: untrusted code is refused", missing)
@@ -82,6 +85,21 @@ def _place(repository: Repository) -> Iterator[Finding]:
     if free < LOW_BYTES:
         what = f"only {free >> 20} MiB are free on the disk of the repository"
         yield Finding("warning", what, "free some space: workbench gc --cache 1G trims the cache")
+
+
+def _queue(repository: Repository) -> Iterator[Finding]:
+    """Each push starts a worker where there is none: pushes that wait without one wait for one that ends too soon."""
+    from workbench.app.hub_host import open_hub
+    from workbench.hub.worker import pending_pushes, worker_is_alive
+
+    if not HubLayout(repository.path).worker_lock.exists():  # a clone, or nothing was pushed yet
+        return
+    hub = open_hub(repository)
+    with suppress(WorkbenchError):  # of a store that cannot be read, the checks say more
+        num = len(pending_pushes(hub))
+        if num and not worker_is_alive(hub):
+            what = f"{num} push{'es wait' if num > 1 else ' waits'}, and no worker runs: {hub.layout.log} may say why"
+            yield Finding("warning", what, "workbench worker --idle 5")
 
 
 def _libraries() -> Sequence[Finding]:
