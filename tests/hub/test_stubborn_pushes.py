@@ -18,13 +18,14 @@ from workbench.app.wiring import open_repository
 from workbench.domain.ids import Ulid, make_ulid
 from workbench.domain.manifest import Manifest
 from workbench.domain.refs import Kind
-from workbench.domain.run import RunRecord, State
+from workbench.domain.run import FINAL, RunRecord, State
 from workbench.domain.version import Bump
 from workbench.hub import runs
 from workbench.hub.push_run import PushRun
 from workbench.hub.worker import MAX_TRIES, Worker, work
 from workbench.pipeline import watch
 from workbench.pipeline.records import RECORD, RunFolder, Walked
+from workbench.pipeline.walk import Walk
 from workbench.store.git.doctor import has_bitmap
 from workbench.store.git.maintenance import DUE_PACKS, is_due
 
@@ -229,6 +230,30 @@ def test_a_bug_with_one_push_is_told_by_its_run_and_stops_none_that_come_after_i
     assert states[first].state is State.FAILED
     assert "a bug of ours" in states[first].error
     assert states[second].state is State.SUCCEEDED
+
+
+def test_a_bug_inside_a_job_ends_its_run_with_that_of_the_push(
+    desk: Any, toy_files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tier has ended and the pipeline has begun when it happens."""
+
+    def fails(*_: Any) -> None:
+        raise KeyError("a bug of ours")
+
+    monkeypatch.setattr(Walk, "_execute", fails)
+    desk.under_test.edit({**toy_files(), "agents/a.py": "x = 1\n"})
+    run = desk.told(desk.under_test.push("main"))
+    worker = desk.worker()
+    assert [worker.handle_all() for _ in range(MAX_TRIES)][-1] == 1
+    record = runs.show_run(desk.repository, run)
+    jobs = {label: runs.show_run(desk.repository, Ulid(job)) for label, job in record.options["runs"].items()}
+    assert record.state is State.FAILED
+    assert {label: job.state for label, job in jobs.items()} == {
+        "tier micro": State.SUCCEEDED,
+        "pipeline toy": State.FAILED,
+    }
+    assert "a bug of ours" in jobs["pipeline toy"].error
+    assert {step.state for step in jobs["pipeline toy"].steps} <= FINAL | {State.ABANDONED}
 
 
 def garbage_for_a_record(desk: Any, run: Ulid) -> None:

@@ -11,9 +11,10 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
-from workbench.domain.errors import Conflict, WorkbenchError
+from workbench.domain.errors import Conflict, Corrupt, WorkbenchError
 from workbench.domain.ids import Ulid
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.hub import runs
@@ -49,8 +50,19 @@ class PushRun:
         return self._several(run, record, jobs, trigger)
 
     def give_up(self, run: Ulid, error: Exception) -> RunRecord:
-        """A run that cannot be begun, or not gone on with: its record says so. One that has ended stays as it is."""
+        """A run that cannot be begun, or not gone on with: its record says so, and those of its jobs. One that
+        has ended stays as it is, and so does a job that someone walks by hand, or whose record cannot be read."""
         record = runs.show_run(self._hub.repository, run)
+        if record.state in FINAL:
+            return record
+        for job in record.options.get("runs", {}).values():
+            with suppress(Corrupt):
+                begun = self._read(Ulid(job))
+                if begun is not None and not self._is_walked(begun.id):
+                    self._end_as_failed(records.abandon_if_dead(self._hub.repository, begun, self._hub.clock), error)
+        return self._end_as_failed(record, error)
+
+    def _end_as_failed(self, record: RunRecord, error: Exception) -> RunRecord:
         if record.state in FINAL:
             return record
         now_ms = self._hub.clock.now_ms()
