@@ -12,6 +12,7 @@ import pytest
 from workbench.app import wiring
 from workbench.app.doctor import examine, mend
 from workbench.app.hub_host import install_hub, run_worker
+from workbench.domain.errors import UserError
 from workbench.hub.layout import HubLayout
 from workbench.ports.store import Finding
 from workbench.store.git.settings import init_clone
@@ -73,6 +74,17 @@ def test_a_queue_that_does_not_move_is_found_and_the_command_that_is_named_moves
     run_worker(hub, idle_s=0.0)
     with wiring.open_repository(hub) as repository:
         assert not [f for f in examine(repository) if "no worker runs" in f.what]
+
+
+def test_a_path_that_cannot_be_written_down_is_refused_for_a_hub_and_told_of_one(tmp_path: Path) -> None:
+    place = tmp_path / "M\udcfcller.git"
+    with pytest.raises(UserError, match="UTF-8"):
+        install_hub(place)
+    assert not place.exists()
+    install_hub(tmp_path / "hub.git").rename(place)
+    with wiring.open_repository(place) as repository:
+        found = [f for f in examine(repository) if "not UTF-8" in f.what]
+    assert [f.severity for f in found] == ["error"]
 
 
 def git(folder: Path, *arguments: str, input: str = "") -> str:

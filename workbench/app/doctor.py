@@ -79,9 +79,13 @@ def _hooks(repository: Repository) -> Iterator[Finding]:
 
 
 def _place(repository: Repository) -> Iterator[Finding]:
+    from workbench.hub.install import wrong_place
+
     free = shutil.disk_usage(repository.path).free
     if not os.access(repository.path, os.W_OK):
         yield Finding("warning", "the repository can be read here, not written", "check its owner and its mount")
+    if hint := wrong_place(repository.path):
+        yield Finding("error", "the path of the repository is not UTF-8: runs there cannot be recorded", hint)
     if free < LOW_BYTES:
         what = f"only {free >> 20} MiB are free on the disk of the repository"
         yield Finding("warning", what, "free some space: workbench gc --cache 1G trims the cache")

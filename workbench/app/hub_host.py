@@ -10,7 +10,7 @@ from pathlib import Path
 
 from workbench.app import wiring
 from workbench.hub.context import Hub
-from workbench.hub.install import install_hooks
+from workbench.hub.install import check_place, install_hooks
 from workbench.hub.layout import HubLayout
 from workbench.hub.objects import PushedObjects
 from workbench.ports.store import Repository
@@ -22,6 +22,7 @@ def install_hub(path: Path) -> Path:
     """Make a hub at ``path``, or bring one up to date: settings and hooks."""
     from workbench.store.git.settings import init_hub
 
+    check_place(path)
     init_hub(path)
     install_hooks(path)
     return path

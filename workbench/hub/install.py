@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def install_hooks(git_dir: Path, python: str = sys.executable) -> None:
     """Write the hooks, atomically, and the folder that the hub's processes use. Doing it again does no harm."""
     if not (git_dir / "objects").is_dir():
         raise UserError(f"{git_dir} is not a bare repository", "make a hub with `workbench init PATH`")
+    check_place(git_dir)
     HubLayout(git_dir).create()
     folder = git_dir / "hooks"
     folder.mkdir(exist_ok=True)
@@ -27,6 +29,20 @@ def install_hooks(git_dir: Path, python: str = sys.executable) -> None:
         fresh.write_text(text)
         fresh.chmod(0o755)
         fresh.replace(folder / name)
+
+
+def check_place(git_dir: Path) -> None:
+    if hint := wrong_place(git_dir):
+        raise UserError("the path of a hub is UTF-8, and this one is not", hint)
+
+
+def wrong_place(git_dir: Path) -> str:
+    """What to do where this path cannot be written down in a run's record; empty where it can."""
+    try:
+        os.path.abspath(git_dir).encode()
+    except UnicodeEncodeError:
+        return "rename the folder whose name is not UTF-8, or take another one"
+    return ""
 
 
 def foreign_hooks(git_dir: Path, python: str = sys.executable) -> list[str]:
