@@ -256,6 +256,28 @@ def test_an_option_without_effect_is_refused(toy: Any) -> None:
     assert toy.waiting() == []
 
 
+ELSEWHERE_WITHOUT_EFFECT = [
+    ("topic", ["stage.run=words", "stage.force"], "stage.run has no effect"),
+    ("topic", ["stage.force"], "stage.force has no effect"),
+    ("topic", ["ci.tier=micro", "stage.force"], "stage.force has no effect"),
+    ("refs/notes/evals", ["ci.tier=micro"], "ci.tier has no effect"),
+    ("refs/notes/evals", ["stage.run=words"], "stage.run has no effect"),
+]
+
+
+def test_what_a_push_would_not_start_because_of_the_refs_that_it_moves_is_refused(toy: Any) -> None:
+    before = toy.under_test.source_refs()
+    toy.under_test.git("notes", "--ref", "evals", "add", "-m", "n", "HEAD")
+    toy.under_test.git("checkout", "-q", "-b", "topic")
+    toy.under_test.edit({"README": "new\n"})
+    for ref, options, says in ELSEWHERE_WITHOUT_EFFECT:
+        pushed = toy.under_test.push(*[word for option in options for word in ("-o", option)], ref)
+        assert not pushed.accepted
+        assert says in pushed.text
+    assert toy.under_test.source_refs() == before
+    assert not list(toy.host.layout.intents.iterdir())
+
+
 def test_forcing_where_there_is_no_pipeline_is_refused(desk: Any) -> None:
     desk.under_test.edit({"README": "new\n"})
     pushed = desk.under_test.push("-o", "stage.force", "main")

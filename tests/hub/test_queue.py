@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.domain.errors import UserError
+from workbench.domain.errors import Refused, UserError
 from workbench.domain.ids import ZERO_ID, ObjectId, make_ulid
 from workbench.domain.ledger import Action, Entry, RefMove
 from workbench.domain.push import PushOptions
 from workbench.domain.refs import MAIN
 from workbench.hub.handled import Handled, HandledIndex
 from workbench.hub.intents import Intent
+from workbench.hub.planning import check_effect
 from workbench.hub.queue import PendingPush, pending
 from workbench.store.memory.repository import CountingClock, MemoryRepository
 
@@ -131,6 +132,29 @@ def test_a_tier_runs_on_each_commit_of_a_branch_for_which_it_was_asked() -> None
     assert told(pending({branch: D}, Handled({branch: C}), intents, came_before)) == []
     assert told(pending({branch: X}, Handled(), intents, came_before)) == [], "the branch does not hold them"
     assert told(pending({}, Handled(), intents, came_before)) == [], "the branch is gone"
+
+
+EVERY_REF = (NAME, TAG, "refs/heads/topic", "refs/notes/evals", "refs/tags/raw/books/v1.0.0")
+ASKING: list[dict[str, object]] = [
+    {"tier": "fast"},
+    {"stages": ("words",)},
+    {"force": True},
+    {"tier": "micro", "force": True},
+]
+
+
+@given(st.sets(st.sampled_from(EVERY_REF), min_size=1), st.sampled_from(ASKING))
+def test_what_a_push_may_ask_for_is_found_once_its_refs_have_moved(names: set[str], asked: dict[str, object]) -> None:
+    described = intent(1, *((name, A if name == NAME else ZERO_ID, B) for name in sorted(names)), **asked)
+    try:
+        check_effect(described.moves, described.options)
+    except Refused:
+        assert not names & {NAME, TAG}
+        assert "force" in asked or "stages" in asked or "refs/heads/topic" not in names
+        return
+    current = {NAME: A, **{move.ref: move.new for move in described.moves}}
+    [push] = pending(current, Handled({NAME: A}), [described], came_before)
+    assert push.intent == described
 
 
 def test_names_that_are_not_of_the_grammar_are_passed_over() -> None:

@@ -166,6 +166,20 @@ class Derivation:
         return "stage code changed" if rules.under_any(changed, (*BUILT_IN_CODE, *code)) else ""
 
 
+def check_effect(moves: Sequence[RefMove], options: PushOptions) -> None:
+    """Refused when an option asks for what the queue would not find after the push: it looks at main, at versions, and
+    at other branches for which a tier was asked."""
+    moved = [refs.parse(move.ref) for move in moves if move.old != move.new]
+    if any(ref == MAIN or isinstance(ref, AgentVersion) for ref in moved):
+        return
+    if option := "stage.run" if options.stages else "stage.force" if options.force else "":
+        what = f"{option} has no effect: pipelines are those of main, and this push moves neither main nor a version"
+        raise Refused(what, "give it with a push of main (git commit --allow-empty), or use `workbench run`")
+    if options.tier and not any(isinstance(ref, Branch) for ref in moved):
+        what = "ci.tier has no effect: this push moves no branch and no version"
+        raise Refused(what, "give it with the push of what is to be tested")
+
+
 def started_by(objects: Objects, moves: Sequence[RefMove], main: ObjectId | None, changed: frozenset[str]) -> Started:
     """``targets`` are filled in from the version tags among the moves."""
     targets = []

@@ -33,7 +33,7 @@ from workbench.domain.run import FINAL
 from workbench.hub import runs
 from workbench.hub.context import Hub, PushedRepository
 from workbench.hub.intents import Intent
-from workbench.hub.planning import Derivation, Job, describe, started_by
+from workbench.hub.planning import Derivation, Job, check_effect, describe, started_by
 from workbench.hub.policy import CleanTrees, Judged, judge
 from workbench.hub.reception import Reception
 from workbench.hub.standing import Standing
@@ -165,6 +165,7 @@ class PolicyServer:
         push = Push(rules.parse_updates(request.stdin.splitlines()), options, request.pusher)
         objects = self.hub.open_objects(self._quarantine(request))
         judged = judge(push, objects, self.hub.repository.refs, self._clean)
+        check_effect(push.moves, options)
         started = started_by(objects.view, push.moves, judged.main, judged.changed)
         jobs = self._derivation.jobs(objects.view, started, options)
         self._check_definitions(objects.view, judged)
