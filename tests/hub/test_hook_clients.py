@@ -85,6 +85,8 @@ CASES = {
     "proc-no-options": Case("proc-receive", proc([ONE], options=[])),
     "proc-newlines": Case("proc-receive", proc(TWO, options=[b"ci.skip"], end=b"\n")),
     "proc-utf8": Case("proc-receive", proc([TWO[1]], options=["ci.variable=A=é".encode()])),
+    "proc-waits": Case("proc-receive", proc([ONE], options=WAITS), (b"\2a run\n\1", b"it goes on\n", b"\x000")),
+    "proc-moved-cut-off": Case("proc-receive", proc([ONE], options=WAITS), (b"\2a run\n", b"\1it goes on\n")),
     "proc-cut-off-after-words": Case("proc-receive", proc(TWO), (b"a word\n",)),
 }  # fmt: skip
 
@@ -152,6 +154,12 @@ def test_both_clients_ask_and_answer_alike(tmp_path: Path, name: str) -> None:
         ("beats", 0, b"", b"one\ntwo\n"),
         ("cut-off-after-words", 1, b"", b"a word\n" + hook_client.FAIL.encode() + b"\n"),
         ("proc-accepted", 0, packet(b"version=1\n") + b"0000" + packet(b"ok refs/heads/main\n") + b"0000", b""),
+        (
+            "proc-moved-cut-off",
+            0,
+            packet(b"version=1\0push-options\n") + b"0000" + packet(b"ok refs/heads/main\n") + b"0000",
+            b"a run\nit goes on\n" + hook_client.LOST.encode() + b"\n",
+        ),
         (
             "proc-refused",
             0,
@@ -247,6 +255,30 @@ def test_perl_hands_over_to_python_where_no_policy_process_answers(desk: Any, ve
 
 @needs_perl
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_a_push_whose_refs_have_moved_stands_when_the_policy_process_dies_while_its_author_waits(
+    desk: Any, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    hub = desk.under_test
+    if language == "python":
+        monkeypatch.setattr(install, "PERL", Path("/nonexistent/perl"))
+        install.install_hooks(hub.path)
+    tip = hub.edit({"agents/a.py": "x = 1\n"})
+    push = ["git", "-C", str(hub.clone), "push", "-o", "run.wait", "hub", "main"]
+    with subprocess.Popen(push, stderr=subprocess.PIPE, text=True, env=hub.env) as pusher:
+        assert pusher.stderr
+        said = pusher.stderr.readline()
+        while "follow: " not in said:
+            said += pusher.stderr.readline()
+        hub.kill("policy")
+        said += pusher.stderr.read()
+    assert pusher.returncode == 0, said
+    assert hook_client.LOST in said
+    assert hub.refs()["refs/heads/main"] == tip
+    assert len(desk.waiting()) == 1, "its run is still to come"
+
+
+@needs_perl
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_policy_process_that_hangs_refuses_the_push_in_the_end(tmp_path: Path, language: str) -> None:
     """Ten seconds in earnest; here a client whose patience is a second."""
     client = tmp_path / "client"
@@ -306,7 +338,8 @@ def test_the_clients_and_the_layout_name_the_same_files() -> None:
 
 
 def test_the_clients_say_the_same_words_and_wait_as_long() -> None:
-    assert f"'{hook_client.FAIL}'" in PERL_TEXT
+    for words in (hook_client.FAIL, hook_client.LOST):
+        assert f"'{words}'" in PERL_TEXT
     assert hook_client.REFUSED in PERL_TEXT
     assert {float(seconds) for seconds in re.findall(r"alarm ([1-9]\d*)", PERL_TEXT)} == {hook_client.ANSWER_S}
     assert wire.BEAT_S * 5 < hook_client.ANSWER_S, "a policy process that works is not taken for one that hangs"

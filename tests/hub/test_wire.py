@@ -33,12 +33,13 @@ def everything(connection: socket.socket) -> bytes:
 def test_words_beats_and_one_verdict(pair: tuple[socket.socket, socket.socket]) -> None:
     answer = Answer(pair[0])
     answer.beat()
-    answer.say("a \0 and a \1\n")
+    answer.say("a \0, a \1 and a \2\n")
+    answer.moved("a run\n")
     answer.end(True, "last words\n")
     answer.say("too late\n")
     answer.beat()
     answer.end(False)
-    assert everything(pair[1]) == b"\1a ? and a ?\nlast words\n\x000"
+    assert everything(pair[1]) == b"\1a ?, a ? and a ?\n\2a run\nlast words\n\x000"
 
 
 def test_a_beat_does_not_wait_for_a_client_that_does_not_read(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -39,6 +39,7 @@ else {
 @read = ($updates, join "\n", @options);
 
 my $failed = 'workbench: the policy process of this hub does not answer, so the push is refused. Run `workbench doctor` there.';
+my $lost = 'workbench: the policy process does not answer any more. The push stands; see `workbench runs list` there.';
 sub finish {
     my ($accepted) = @_;
     exit !$accepted if $verb ne 'proc-receive';
@@ -46,24 +47,28 @@ sub finish {
     put(*STDOUT, join('', map { packet($accepted ? "ok $_" : "ng $_ refused by the hub, see above") } @refs) . '0000');
     exit 0;
 }
-local $SIG{ALRM} = sub { put(*STDERR, "$failed\n"); finish(0) };
+my ($answer, $said, $moved) = ('', 0, 0);  # after a NUL comes the verdict; the refs have moved
+sub lost {
+    put(*STDERR, ($moved ? $lost : $failed) . "\n");
+    finish($moved);
+}
+local $SIG{ALRM} = \&lost;
 local $SIG{PIPE} = 'IGNORE';
 alarm 10;
 my ($pusher) = grep { $_ } @ENV{qw(WORKBENCH_PUSHER REMOTE_USER GL_USERNAME USER LOGNAME)}, "uid-$<";
 put($policy, join "\0", 1, $verb, getppid, $pusher, $ENV{GIT_QUARANTINE_PATH} // '', $read[1], $updates);
 shutdown $policy, 1;
-my ($answer, $said) = ('', 0);              # after a NUL comes the verdict
 while (sysread $policy, $answer, 65536, length $answer) {
     alarm 10;    # anything that comes, also "still working", is a sign of life
     my $end = index $answer, "\0";
     my $text = $end < 0 ? $answer : substr $answer, 0, $end;
     $answer = $end < 0 ? '' : substr $answer, $end;
+    $moved += $text =~ tr/\2//d;
     $text =~ tr/\1//d;
     $said ||= length $text;
     put(*STDERR, $text);
 }
 alarm 0;
 finish($answer eq "\0000") if length $answer > 1;
-return 0 if !$said;
-put(*STDERR, "$failed\n");
-finish(0);
+return 0 if !$said && !$moved;
+lost();

@@ -18,6 +18,7 @@ FAIL = (
 FOREIGN = (
     "workbench: this hub belongs to another user, so the push is refused. Push over ssh, as the user that owns it."
 )
+LOST = "workbench: the policy process does not answer any more. The push stands; see `workbench runs list` there."
 REFUSED = "refused by the hub, see above"
 
 
@@ -129,16 +130,22 @@ def _ask(request: bytes) -> int:
 
 def _answer(s: _socket.socket) -> int | None:
     """Print what comes until the verdict. None when the connection ended before anything was said."""
-    silent = True
+    silent, moved = True, False
     while True:
-        data = s.recv(65536)
+        try:
+            data = s.recv(65536)
+        except OSError:
+            if not moved:
+                raise
+            data = b""
         if not data:
-            if silent:
+            if silent and not moved:
                 return None
-            _write(2, FAIL.encode() + b"\n")
-            return 1
+            _write(2, (LOST if moved else FAIL).encode() + b"\n")
+            return 0 if moved else 1
         text, mark, verdict = data.partition(b"\0")
-        text = text.replace(b"\1", b"")  # \1 says: still working
+        moved = moved or b"\2" in text
+        text = text.replace(b"\1", b"").replace(b"\2", b"")  # \1 says: still working; \2: the refs have moved
         silent = silent and not text
         _write(2, text)
         if mark:

@@ -230,7 +230,7 @@ class PolicyServer:
         text = "".join(f"{line}\n" for line in said)
         is_followed = options.wait and accepted.jobs
         if is_followed:
-            answer.say(text)
+            answer.moved(text)
         self._ensure_worker()
         if not is_followed:
             answer.end(True, text)

@@ -2,8 +2,9 @@
 
 A request is seven fields between NUL bytes, then end of input: format ``1``, verb (the hook's name), process id of
 receive-pack, pusher, folder of the quarantine (``pre-receive`` alone), push options (UTF-8, a line each), and the moves
-(old, new, ref; a line each). The answer is text for the pusher;
-``\\1`` says "still working", at least once a second; ``\\0`` with ``0`` or ``1`` after it is the verdict and the end.
+(old, new, ref; a line each). The answer is text for the pusher; ``\\1`` says "still working", at least once a second;
+``\\2`` says "the refs have moved": this push is accepted, however the conversation goes on; ``\\0`` with ``0`` or ``1``
+after it is the verdict and the end.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class Answer:
         if text:
             self._send(_clean(text))
 
+    def moved(self, text: str) -> None:
+        """The refs have moved; what follows is about the run."""
+        self._send(b"\2" + _clean(text))
+
     def end(self, accepted: bool, text: str = "") -> None:
         """The last words and the verdict, at once: the pusher's client wakes once for both. After that nothing is
         said any more, also not another verdict."""
@@ -99,4 +104,7 @@ class Answer:
 
 
 def _clean(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace").replace(b"\0", b"?").replace(b"\1", b"?")
+    return text.encode("utf-8", "backslashreplace").translate(_PLAIN)
+
+
+_PLAIN = bytes.maketrans(b"\0\1\2", b"???")
