@@ -15,48 +15,19 @@ from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from pydantic import TypeAdapter
 
-from workbench.app.template import template_files
 from workbench.clock.system import SystemClock
-from workbench.domain.ids import EMPTY_TREE, ZERO_ID
-from workbench.domain.ledger import Action, RefMove
-from workbench.domain.manifest import InputEntry, Manifest
+from workbench.domain.ids import ZERO_ID
+from workbench.domain.ledger import RefMove
+from workbench.domain.manifest import Manifest
 from workbench.domain.refs import ACTIVE, MAIN, Kind
 from workbench.domain.version import Bump
 from workbench.rest.versions import create_app
-from workbench.runner.pin import pin
 from workbench.store.git.repository import GitRepository
-from workbench.store.git.settings import init_hub
 
 WHO = "A <a@example.com>"
-PAGE = b"<html><script>alert(1)</script></html>"
+PAGE = b"<html><script>alert(1)</script></html>"  # as conftest publishes it
 MODEL = {"kind": "model", "name": "rust", "version": "v1.0.0"}
 FILE = "/api/v1/artifacts/dataset/rust/v1.0.0/files/report.html"
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitRepository]:
-    folder = tmp_path_factory.mktemp("rest")
-    init_hub(folder / "hub.git")
-    with GitRepository(folder / "hub.git") as made:
-        tree = made.objects.add_tree(EMPTY_TREE, dict(template_files()))
-        start = made.objects.add_commit(tree, parents=(), message="start\n", who=WHO, time_ms=1000)
-        made.ledger.change(Action.INIT, [RefMove(str(MAIN), ZERO_ID, start)], who=WHO, why="start")
-        model = _publish(made, folder / "model", Manifest(Kind.MODEL, "rust", params={"depth": 2}))
-        inputs = (InputEntry(Kind.MODEL, "rust", model.tree),)
-        release = _publish(made, folder / "release", Manifest(Kind.RELEASE, "rust", inputs=inputs), [model])
-        pin(made, release, clock=SystemClock(), who=WHO)
-        pages = {"report.html": PAGE, "large.bin": bytes(range(256)) * 40}
-        _publish(made, folder / "dataset", Manifest(Kind.DATASET, "rust"), files=pages)
-        yield made
-
-
-def _publish(repository, folder: Path, manifest: Manifest, inputs=(), files=()):  # type: ignore[no-untyped-def]
-    folder.mkdir()
-    for name, data in {"file.txt": folder.name.encode(), **dict(files)}.items():
-        (folder / name).write_bytes(data)
-    staged = repository.artifacts.stage(folder, manifest)
-    lineage = [(a.tag, a.commit) for a in inputs]
-    return repository.artifacts.publish(staged, bump=Bump.MINOR, inputs=lineage, who=WHO, why="test")
 
 
 @pytest.fixture(scope="module")
