@@ -1,4 +1,7 @@
-"""The socket of a server and its life: bound before anything is said of it, ended by Ctrl-C."""
+"""The socket of a server and its life: bound before anything is said of it, ended by Ctrl-C; how many are served.
+
+Not here: when a connection has been too slow (``arrival``).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from typing import Any, TextIO
 import uvicorn
 
 from workbench.domain.errors import UserError
+from workbench.rest.arrival import ArrivalProtocol
+
+MOST_CONNECTIONS = 256  # at once; a request beyond is answered 503
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -38,7 +44,8 @@ def serve_on(listener: socket.socket, app: Any, announcement: str, *, out: TextI
     """Say that there is a server, and serve an ASGI application until interrupted: that is how it ends well."""
     try:
         print(announcement, file=out, flush=True)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, **options)
+        bounds: dict[str, Any] = {"http": ArrivalProtocol, "ws": "none", "limit_concurrency": MOST_CONNECTIONS}
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, **bounds, **options)
         uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         print("ended", file=sys.stderr)

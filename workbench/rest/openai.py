@@ -33,7 +33,7 @@ from workbench.rest.turns import Busy, Gone, Turn, Turns
 
 MAX_BODY_BYTES = 4 << 20
 MAX_WAITING = 8
-BODY_S = 30.0  # in which a request must have arrived: a slow client may hold a connection, not for ever
+BODY_S = 30.0  # in which a body must have arrived, to be told so; ``arrival`` ends what is slower, and slow heads
 Answer = tuple[Generation, dict[str, Any] | None]
 
 
@@ -81,7 +81,7 @@ def serve(
     listener = listen(host, port)
     app = create_app(model, release, hosts={*names(host), *hosts})
     said = f"{release} is served at {address(listener, host)}/v1 (Ctrl-C ends it)"
-    serve_on(listener, app, said, out=sys.stderr, access_log=False, server_header=False, limit_concurrency=256)
+    serve_on(listener, app, said, out=sys.stderr, access_log=False, server_header=False)
 
 
 class _Routes:
