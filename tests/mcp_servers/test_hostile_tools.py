@@ -28,7 +28,7 @@ from workbench.domain.manifest import Manifest
 from workbench.domain.refs import MAIN, Kind
 from workbench.domain.version import Bump
 from workbench.mcp_servers.calls import Calls
-from workbench.mcp_servers.runner import build_server, http_app
+from workbench.mcp_servers.runner import MAX_ANSWER, build_server, http_app
 from workbench.ports.store import Artifact
 from workbench.runner.pin import pin
 from workbench.store.git.repository import GitRepository
@@ -68,6 +68,10 @@ def wrong() -> int:
 @tool()
 def endless() -> list[str]:
     return ["secret"] * 1_000_000
+
+@tool()
+def repeat(text: str, times: int) -> str:
+    return text * times
 
 @tool()
 def hang() -> str:
@@ -159,6 +163,28 @@ def test_the_server_outlives_what_its_tools_do(transport: str, mode: str, reques
             assert said.structured_content["result"] == "said"
 
     anyio.run(talk)
+
+
+@pytest.mark.parametrize("text", ["a", "\N{SNOWMAN}", "\N{GRINNING FACE}", '"'])
+def test_the_size_of_an_answer_is_counted_in_bytes(hub: Path, text: str) -> None:
+    async def ask(client: Any, times: int) -> Any:
+        return await client.call_tool("repeat", {"text": text, "times": times})
+
+    async def talk(repository: GitRepository) -> None:
+        async with Client(build_server(*serve_version(repository, "active"))) as client:
+            each = len(json.dumps(text, ensure_ascii=False).encode()) - 2
+            short = await ask(client, 1)
+            around = (
+                len(json.dumps(short.structured_content, ensure_ascii=False, separators=(",", ":")).encode()) - each
+            )
+            times = (MAX_ANSWER - around) // each
+            assert len((await ask(client, times)).structured_content["result"]) == times
+            much = await ask(client, times + 1)
+            assert much.is_error
+            assert f"has {around + each * (times + 1)} bytes" in much.content[0].text
+
+    with GitRepository(hub) as repository:
+        anyio.run(talk, repository)
 
 
 def test_a_call_that_hangs_does_not_keep_a_server_whose_editor_has_gone(hub: Path) -> None:

@@ -134,7 +134,7 @@ def _traced(tool: Tool, snapshot: AgentSnapshot, services: Services, calls: Call
             release=snapshot.release,
             trace_id=format(context.trace_id, "032x"),
         )
-        size = len(answer.model_dump_json())
+        size = len(answer.model_dump_json().encode())
         if size > MAX_ANSWER:
             raise ToolError(f"the answer has {size} bytes, {MAX_ANSWER} are sent at most: ask for less")
         return answer
