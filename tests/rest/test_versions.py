@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,8 @@ import pytest
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 from pydantic import TypeAdapter
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from workbench.clock.system import SystemClock
 from workbench.domain.ids import ZERO_ID
@@ -21,8 +25,10 @@ from workbench.domain.ledger import RefMove
 from workbench.domain.manifest import Manifest
 from workbench.domain.refs import ACTIVE, MAIN, Kind
 from workbench.domain.version import Bump
+from workbench.rest.content import content
 from workbench.rest.versions import create_app
 from workbench.store.git.repository import GitRepository
+from workbench.store.payload.cache import PayloadCache
 
 WHO = "A <a@example.com>"
 PAGE = b"<html><script>alert(1)</script></html>"  # as conftest publishes it
@@ -270,6 +276,52 @@ def test_a_range_is_one_stretch_of_the_file(client: httpx.Client, name: str, mon
     assert ask("bytes=0-0", **{"if-range": '"other"'}).content == data
     assert ask("bytes=0-0", **{"if-range": whole.headers["etag"]}).content == data[:1]
     assert ask("bytes=0-0", **{"if-none-match": f'"x", W/{whole.headers["etag"]}'}).status_code == 304
+
+
+def test_a_large_file_that_was_sent_may_leave_the_cache(
+    client: httpx.Client, repository: GitRepository, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from workbench.rest import versions
+
+    cache = PayloadCache(repository.artifacts.pour, tmp_path / "cache")
+    monkeypatch.setitem(vars(repository._parts), "cache", cache)
+    monkeypatch.setattr(versions, "IN_MEMORY", 1000)
+    path = "/api/v1/artifacts/dataset/rust/v1.0.0/files/large.bin"
+    for ask in (client.get, client.head):
+        assert ask(path).status_code == 200
+        assert not opened_below(tmp_path)
+        assert cache.trim(0) == 256 * 40
+
+
+@pytest.mark.parametrize("when", ["http.response.start", "http.response.body"])
+def test_a_file_is_closed_when_the_client_goes_away(tmp_path: Path, when: str) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 1_000_000)
+    scope = {"type": "http", "method": "GET", "headers": [], "asgi": {"spec_version": "2.4"}}
+    response = content(Request(scope), tmp_path / "f", etag="e")
+    (tmp_path / "f").unlink()
+    sent = []
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+        if message["type"] == when:
+            raise OSError("gone")
+
+    with pytest.raises(ClientDisconnect):
+        asyncio.run(response(scope, receive, send))
+    assert sent[-1]["type"] == when
+    assert not opened_below(tmp_path)
+
+
+def opened_below(folder: Path) -> list[str]:
+    """The files that this process has open there."""
+    links = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(fd))
+    return [link for link in links if link.startswith(str(folder))]
 
 
 def test_a_large_file_is_sent_in_bounded_memory(repository: GitRepository, tmp_path: Path) -> None:

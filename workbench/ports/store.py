@@ -8,6 +8,7 @@ journal).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -232,11 +233,16 @@ class Cache(Protocol):
     """Payloads as real files for programs that need a path: by content, verified, read-only, size-capped."""
 
     def file(self, artifact: Artifact, path: str) -> Path:
-        """A verified read-only file; costs nothing the second time, or when another version shares its content."""
+        """A verified read-only file; costs nothing the second time, or when another version shares its content. It is
+        not dropped while the process lives: see ``lent`` for one that serves many."""
+        ...
+
+    def lent(self, artifact: Artifact, path: str) -> AbstractContextManager[Path]:
+        """``file``, for the length of a block. What is opened in it can be read to its end afterwards."""
         ...
 
     def folder(self, artifact: Artifact) -> Path:
-        """A read-only folder that holds the whole payload, hard-linked from the cache's files."""
+        """A read-only folder that holds the whole payload, hard-linked from the cache's files; it stays like a file."""
         ...
 
     def pin(self, artifact: Artifact, pinned: bool = True) -> None: ...

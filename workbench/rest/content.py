@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 REVALIDATE = "no-cache"
 PIECE = 256 << 10  # bytes of a file in memory
@@ -38,13 +40,13 @@ def from_memory(
 
 
 def content(request: Request, file: Path, *, etag: str, cache: str = REVALIDATE) -> Response:
-    """A file that does not change, in pieces."""
+    """A file that does not change, in pieces. It is opened before this returns, and need not stay where it is."""
     found = _Part.of(request, etag, cache, file.stat().st_size)
     if found.status not in (200, 206) or request.method == "HEAD":
         length = {"Content-Length": str(found.stop - found.start)} if found.status in (200, 206) else {}
         return Response(None, found.status, {**found.headers, **length}, BINARY if length else None)
     headers = {**found.headers, "Content-Length": str(found.stop - found.start)}
-    return StreamingResponse(_pieces(file, found.start, found.stop), found.status, headers, BINARY)
+    return _FromFile(file.open("rb"), found, headers)
 
 
 class _Part:
@@ -74,9 +76,22 @@ class _Part:
         return cls(206, start, stop, {**headers, "Content-Range": f"bytes {start}-{stop - 1}/{size}"})
 
 
-def _pieces(path: Path, start: int, stop: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(start)
-        while start < stop and (piece := file.read(min(PIECE, stop - start))):
-            start += len(piece)
-            yield piece
+class _FromFile(StreamingResponse):
+    """Closes its file however the sending ends: nobody else does when the client goes away."""
+
+    def __init__(self, file: BinaryIO, part: _Part, headers: dict[str, str]) -> None:
+        super().__init__(_pieces(file, part.start, part.stop), part.status, headers, BINARY)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
+
+
+def _pieces(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+    file.seek(start)
+    while start < stop and (piece := file.read(min(PIECE, stop - start))):
+        start += len(piece)
+        yield piece

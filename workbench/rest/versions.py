@@ -284,7 +284,8 @@ def _artifacts(app: FastAPI, store: Store) -> None:
         with store() as repository:
             stored = repository.objects.entry(found.tree, f"payload/{path}")
             if entry.size > IN_MEMORY:
-                return content(request, repository.cache.file(found, path), etag=stored.id)
+                with repository.cache.lent(found, path) as large:
+                    return content(request, large, etag=stored.id)
             data = repository.artifacts.read(found, path)
         return from_memory(request, data, etag=stored.id)
 

@@ -198,6 +198,38 @@ def test_the_cap_is_kept_when_something_new_comes(repository: Any, lab: Any, tmp
     assert sum(path.stat().st_size for path in files) <= 3000
 
 
+def test_files_that_were_lent_keep_to_the_cap_and_leave_no_descriptor(
+    repository: Any, lab: Any, tmp_path: Path
+) -> None:
+    cache = make(repository, tmp_path, limit_bytes=2500)
+    made = lab.publish(repository, lab.folder("in", {f"{n}": bytes([n]) * 1000 for n in range(20)}))
+    before = len(os.listdir("/proc/self/fd"))
+    for n in range(20):
+        with cache.lent(made, f"{n}") as path, cache.lent(made, f"{n}") as again:
+            assert path.read_bytes() == again.read_bytes() == bytes([n]) * 1000
+            assert cache.trim(0) <= 2000
+            assert path.exists()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert cache.trim(0) == 1000
+
+
+def test_a_file_that_is_lent_twice_or_kept_stays_for_the_other(repository: Any, artifact: Any, tmp_path: Path) -> None:
+    cache = make(repository, tmp_path)
+    with cache.lent(artifact, "a.bin") as path:
+        with cache.lent(artifact, "a.bin"):
+            pass
+        assert cache.trim(0) == 0
+        cache.file(artifact, "a.bin")
+    assert cache.trim(0) == 0
+    with cache.lent(artifact, "sub/b.txt") as other:
+        cache.close()
+    assert cache.trim(0) == 1500
+    assert not path.exists()
+    assert not other.exists()
+    with pytest.raises(Refused), cache.lent(artifact, "nowhere"):
+        pass
+
+
 def test_wrong_bytes_never_reach_the_cache(repository: Any, artifact: Any, tmp_path: Path) -> None:
     def pour(artifact: Any, entries: Any, open_file: Any) -> Any:
         open_file(entries[0]).write(b"half")

@@ -4,7 +4,8 @@
 
     <folder>/files/<sha[:2]>/<sha256>    one file for each content; mode 0444, modification time 1 s: a change shows
     <folder>/folders/<tree>/…            hard links to those, one folder for each artifact
-    <folder>/leases/<key>                locked (shared) by every process that uses <key>; its time is the last use
+    <folder>/leases/<key>                locked (shared) by every process that uses <key>; its time is the last use.
+                                         ``lent`` gives it back, ``file`` and ``folder`` keep it to the process's end
     <folder>/pins/<key>.<tree>           what is never dropped, and for which artifact's sake
     <folder>/drafts/                     private files on their way in
 
@@ -58,6 +59,15 @@ class _Held:
     size: int
 
 
+@dataclass
+class _Lease:
+    """What this process uses: a descriptor that holds the shared lock, and for how many."""
+
+    fd: int
+    num_lent: int = 0
+    is_kept: bool = False  # ``file`` or ``folder`` gave it out: nobody says when the path is not used any more
+
+
 class PayloadCache:
     """``pour`` writes payload files, verified (``StoredArtifacts.pour``). Nothing is made on disk before first use."""
 
@@ -65,29 +75,46 @@ class PayloadCache:
         self._pour = pour
         self._folder = folder
         self._limit_bytes = limit_bytes
-        self._leases: dict[str, int] = {}  # key -> file descriptor that holds the shared lock, for as long as we live
+        self._leases: dict[str, _Lease] = {}
         self._lock = threading.RLock()
 
     # --- the port -----------------------------------------------------------------------------------------------------
 
     def file(self, artifact: Artifact, path: str) -> Path:
-        entry = next((entry for entry in artifact.manifest.files if entry.path == path), None)
-        if entry is None:
-            names = ", ".join(file.path for file in artifact.manifest.files[:10])
-            raise Refused(f"{artifact.tag.short} has no file {path!r}", f"it has {names}")
+        entry = _entry(artifact, path)
         with self._lock, _readable_errors(self._folder):
             self._prepare()
-            self._lease(entry.sha256)
-            if not self._usable(entry):
-                self._fill(artifact, [entry])
-                self._make_room()
-            return self._place(entry.sha256)
+            self._lease(entry.sha256).is_kept = True
+            return self._filled(artifact, entry)
+
+    @contextmanager
+    def lent(self, artifact: Artifact, path: str) -> Iterator[Path]:
+        entry = _entry(artifact, path)
+        with self._lock, _readable_errors(self._folder):
+            self._prepare()
+            lease = self._lease(entry.sha256)
+            lease.num_lent += 1
+        try:
+            with self._lock, _readable_errors(self._folder):
+                file = self._filled(artifact, entry)
+            yield file
+        finally:
+            with self._lock:
+                lease.num_lent -= 1
+                if not lease.num_lent and not lease.is_kept and self._leases.get(entry.sha256) is lease:
+                    os.close(self._leases.pop(entry.sha256).fd)
+
+    def _filled(self, artifact: Artifact, entry: FileEntry) -> Path:
+        if not self._usable(entry):
+            self._fill(artifact, [entry])
+            self._make_room()
+        return self._place(entry.sha256)
 
     def folder(self, artifact: Artifact) -> Path:
         target = self._folder / "folders" / artifact.tree
         with self._lock, _readable_errors(self._folder):
             self._prepare()
-            self._lease(artifact.tree)
+            self._lease(artifact.tree).is_kept = True
             if self._folder_usable(target, artifact.manifest.files):
                 return target
             with self._building():
@@ -128,8 +155,8 @@ class PayloadCache:
     def close(self) -> None:
         """Give up the leases: what this process was given may now be dropped."""
         with self._lock:
-            for fd in self._leases.values():
-                os.close(fd)
+            for lease in self._leases.values():
+                os.close(lease.fd)
             self._leases.clear()
 
     # --- files --------------------------------------------------------------------------------------------------------
@@ -329,15 +356,16 @@ class PayloadCache:
             if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
                 raise Refused(f"{place} is not a folder of yours", "name another cache folder")
 
-    def _lease(self, key: str) -> None:
-        """Hold a shared lock on a key for as long as this process lives, and note the use."""
+    def _lease(self, key: str) -> _Lease:
+        """Hold a shared lock on a key until it is given back, and note the use."""
         path = self._folder / "leases" / key
-        fd = self._leases.get(key)
-        if fd is None:
+        lease = self._leases.get(key)
+        if lease is None:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             fcntl.flock(fd, fcntl.LOCK_SH)  # waits only for an eviction of this very key
-            self._leases[key] = fd
-        os.utime(fd)
+            lease = self._leases[key] = _Lease(fd)
+        os.utime(lease.fd)
+        return lease
 
     @contextmanager
     def _building(self) -> Iterator[None]:
@@ -348,6 +376,14 @@ class PayloadCache:
             yield
         finally:
             os.close(fd)
+
+
+def _entry(artifact: Artifact, path: str) -> FileEntry:
+    entry = next((entry for entry in artifact.manifest.files if entry.path == path), None)
+    if entry is None:
+        names = ", ".join(file.path for file in artifact.manifest.files[:10])
+        raise Refused(f"{artifact.tag.short} has no file {path!r}", f"it has {names}")
+    return entry
 
 
 def _untouched(status: os.stat_result, size: int) -> bool:
