@@ -16,7 +16,9 @@ from workbench.domain.ids import sha256
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.manifest import FileEntry
 from workbench.domain.refs import ArtifactTag, Kind
+from workbench.domain.tree_rules import BadTree, TreeWalk
 from workbench.domain.version import Bump, Version
+from workbench.hub.policy import PAYLOAD
 
 LARGE = random.Random(1).randbytes(9 << 20)
 FILES = {"a/b.txt": b"hello\n", "a.txt": b"", "z.bin": LARGE, "é/ü.rs": b"fn main() {}\n"}
@@ -188,3 +190,45 @@ def test_git_finds_nothing_wrong_and_little_written_twice(hub: Any, lab: Any, tm
 
 def hub_bytes(hub: Any) -> int:
     return sum(path.stat().st_size for path in (hub.path / "objects").rglob("*") if path.is_file())
+
+
+EVIL = b"*.c filter=evil\n"
+STAYS = {
+    "character": {"a:b.txt": b""}, "device-name": {"src/aux.c": b""}, "leading-dash": {"d/-x": b""},
+    "shell": {"a`b": b""}, "edge": {"etc.": b""}, "submodule": {"pkg/.gitmodules": b""},
+    "control-character": {"a\u200db": b""},
+    "driver": {"pkg/.gitattributes": EVIL}, "size": {".GITATTRIBUTES": b"#" * (65 << 10)},
+    "embedded-repository": {"x/HEAD": b"", "x/objects/y": b"", "x/refs/z": b""},
+    "entries": {f"d/{number}": b"" for number in range(20_001)},
+}  # fmt: skip
+TRAVELS = {
+    "plain": {"a/b/c.rs": b"", ".gitattributes": b"*.c text\n", "a.b/c": b"", "a-b": b"", "HEAD": b"", "refs/x": b""},
+    "a full folder": {f"{number}": b"" for number in range(20_000)},
+    "deep": {"/".join("d" * 47) + "/f": b""},
+}
+
+
+def judged_by_a_hub(hub: Any, files: dict[str, bytes]) -> str:
+    """The rule that such a payload breaks where it is pushed or unbundled."""
+    with hub._parts.blobs.writer() as writer:
+        tree = writer.tree({f"payload/{path}": writer.blob(data) for path, data in files.items()})
+    read = hub._database.read
+    walk = TreeWalk(header=hub._database.header, read=lambda id: read(id)[1], clean={}, limits=PAYLOAD)
+    try:
+        walk.check(tree)
+    except BadTree as bad:
+        return bad.problem.rule
+    return ""
+
+
+@pytest.mark.parametrize("rule", STAYS)
+def test_what_no_other_hub_would_take_is_not_made(hub: Any, lab: Any, rule: str) -> None:
+    with pytest.raises(Refused, match=rf"no hub would take.*\({rule}\)"):
+        hub.artifacts.stage(lab.folder("in", STAYS[rule]), lab.manifest())
+    assert judged_by_a_hub(hub, STAYS[rule]) == rule
+
+
+@pytest.mark.parametrize("files", TRAVELS.values(), ids=TRAVELS)
+def test_what_other_hubs_take_is_made(hub: Any, lab: Any, files: dict[str, bytes]) -> None:
+    assert len(hub.artifacts.stage(lab.folder("in", files), lab.manifest()).manifest.files) == len(files)
+    assert judged_by_a_hub(hub, files) == ""

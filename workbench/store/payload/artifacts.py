@@ -25,7 +25,7 @@ from workbench.domain.refs import ArtifactTag, Kind
 from workbench.domain.version import FIRST, Bump
 from workbench.ports.store import Artifact, CommitInfo, Ledger, Objects, Refs, Staged
 from workbench.store.payload.blobs import Blobs
-from workbench.store.payload.files import Located, locate, pour, store, write_into
+from workbench.store.payload.files import Located, locate, pour, scan_to_publish, store, write_into
 from workbench.store.payload.run_cache import entry_files, find
 
 TAGS = "refs/tags/"
@@ -107,8 +107,9 @@ class StoredArtifacts:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def stage(self, payload: Path, manifest: Manifest) -> Staged:
+        found = scan_to_publish(payload)
         with self._blobs.writer() as writer:
-            blobs, files = store(payload, writer)
+            blobs, files = store(payload, found, writer)
             manifest = replace(manifest, files=files)
             paths = {f"{PAYLOAD}/{path}": id for path, id in blobs.items()}
             tree = writer.tree({**paths, MANIFEST: writer.blob(manifest.to_bytes())})

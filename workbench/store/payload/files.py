@@ -18,7 +18,7 @@ from workbench.domain.manifest import FileEntry
 from workbench.ports.store import Objects
 from workbench.store.payload.blobs import Blobs, BlobWriter
 from workbench.store.payload.chunking import WHOLE_MAX, chunk_name, chunks
-from workbench.store.payload.names import check_distinct, check_path
+from workbench.store.payload.names import check_distinct, check_path, check_travels
 
 _INLINE = 64 << 10  # smaller pieces are hashed on the spot: handing them over costs more
 
@@ -70,13 +70,25 @@ def scan(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def store(folder: Path, writer: BlobWriter) -> tuple[dict[str, ObjectId], tuple[FileEntry, ...]]:
-    """Write all files of a folder as blobs: their ids by path in the tree (a large file has one for each chunk), and
-    their entries in a manifest."""
+def scan_to_publish(folder: Path) -> list[str]:
+    """``scan``, and refuse what no other hub would take."""
+
+    def read(path: str, size: int) -> bytes:
+        with open(folder / path, "rb") as file:
+            return file.read(size)
+
+    paths = scan(folder)
+    check_travels(paths, read)
+    return paths
+
+
+def store(folder: Path, paths: Sequence[str], writer: BlobWriter) -> tuple[dict[str, ObjectId], tuple[FileEntry, ...]]:
+    """Write files of a folder, as ``scan`` found them: their ids by path in the tree (a large file has one a chunk),
+    and their entries in a manifest."""
     blobs: dict[str, ObjectId] = {}
     files = []
     with ThreadPoolExecutor(1) as pool:
-        for path in scan(folder):
+        for path in paths:
             entry, parts = _store_file(folder, path, writer, Sha256(pool))
             blobs |= parts
             files.append(entry)

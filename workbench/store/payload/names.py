@@ -1,15 +1,30 @@
-"""Which paths a payload may hold. They come from strangers and end up on disks of every kind."""
+"""Which paths a payload may hold. They come from strangers and end up on disks of every kind.
+
+``check_path`` is what we read and write; ``check_travels``, for what is about to be made, is what other hubs take.
+"""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from workbench.domain.errors import Refused
+from workbench.domain.ids import ZERO_ID
+from workbench.domain.tree_rules import (
+    FILE_MODES,
+    FOLDER_MODE,
+    Problem,
+    RawEntry,
+    TreeLimits,
+    judge_attributes,
+    judge_entries,
+    shown,
+)
 
 MAX_DEPTH = 48  # folders; the tree above a payload needs some of the 64 that a walk allows
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 3000
+_LIMITS = TreeLimits(blob_bytes=None)  # as a hub judges a payload that is pushed or unbundled
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -55,3 +70,40 @@ def check_distinct(paths: Iterable[str]) -> None:
             other = spelled.setdefault(prefix.casefold(), prefix)
             if other != prefix:
                 raise Refused(f"payload paths {other!r} and {prefix!r} differ by case alone", "rename one of them")
+
+
+def check_travels(paths: Sequence[str], read: Callable[[str, int], bytes]) -> None:
+    """Refuses a payload that no other hub would take. ``read`` gives the beginning of a file, so many bytes of it."""
+    problem = _problem(paths, read)
+    if problem:
+        raise Refused(f"no hub would take this payload: {problem.what} ({problem.rule})", problem.fix)
+
+
+def _problem(paths: Sequence[str], read: Callable[[str, int], bytes]) -> Problem | None:
+    folders: dict[str, dict[str, RawEntry]] = {}
+    for path in paths:
+        *above, name = path.split("/")
+        for depth, folder in enumerate(above):
+            folders.setdefault("/".join(above[:depth]), {})[folder] = _entry(folder, FOLDER_MODE)
+        folders.setdefault("/".join(above), {})[name] = _entry(name, FILE_MODES[0])
+    for folder, entries in folders.items():
+        if problem := judge_entries(sorted(entries.values(), key=_order), folder, _LIMITS):
+            return problem
+    if sum(map(len, folders.values())) >= _LIMITS.paths:
+        return Problem("paths", f"it has {len(paths):,} files and their folders", "pack them into fewer files")
+    for path in paths:
+        if path.rpartition("/")[2].lower() == ".gitattributes":
+            data = read(path, _LIMITS.attributes_bytes + 1)
+            if len(data) > _LIMITS.attributes_bytes:
+                return Problem("size", f"{shown(path)} is over 64 KiB", "shorten it")
+            if problem := judge_attributes(data, path):
+                return problem
+    return None
+
+
+def _entry(name: str, mode: bytes) -> RawEntry:
+    return RawEntry(mode, name.encode(), ZERO_ID)
+
+
+def _order(entry: RawEntry) -> bytes:
+    return entry.name + b"/" if entry.mode == FOLDER_MODE else entry.name

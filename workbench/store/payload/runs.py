@@ -24,7 +24,7 @@ from workbench.domain.manifest import PAYLOAD, FileEntry
 from workbench.domain.refs import OWN_NAMESPACE, RunRef
 from workbench.ports.store import Objects, Refs
 from workbench.store.payload.blobs import Blobs
-from workbench.store.payload.files import locate, pour, store, write_into
+from workbench.store.payload.files import locate, pour, scan, store, write_into
 
 RUNS = f"{OWN_NAMESPACE}runs/"
 FILES = "files.json"
@@ -79,7 +79,7 @@ class StoredRuns:
 
     def _store_folder(self, folder: Path) -> ObjectId:
         with self._blobs.writer() as writer:
-            blobs, files = store(folder, writer)
+            blobs, files = store(folder, scan(folder), writer)
             listing = {
                 "format": FORMAT,
                 "files": [[entry.path, entry.sha256, entry.size, entry.chunks] for entry in files],
