@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from workbench.cli.context import main_is_checked_out
+from workbench.cli.locate import locate
 from workbench.cli.workspace import parse_size
 from workbench.domain.errors import UserError
 from workbench.domain.manifest import Manifest
@@ -65,6 +67,20 @@ def test_a_pin_under_ones_own_work_tree_says_how_it_catches_up(cli: Any, clone: 
         assert last.startswith("next:  git restore --staged --worktree state ")
         subprocess.run(["git", "restore", "--staged", "--worktree", "state"], cwd=own, check=True)
         assert not subprocess.run(["git", "-C", str(own), "status", "--porcelain"], capture_output=True).stdout
+
+
+def test_a_linked_work_tree_is_told_of_its_own_head(cli: Any, clone: Path, tmp_path: Path) -> None:
+    own, linked = tmp_path / "own", tmp_path / "linked"
+    subprocess.run(["git", "clone", "-q", "-o", "upstream", f"{clone}.git", str(own)], check=True)
+    subprocess.run(["git", "-C", str(own), "checkout", "-q", "-b", "topic"], check=True)
+    who = ["-c", "user.name=Ada", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", "-C", str(own), *who, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    subprocess.run(["git", "-C", str(own), "worktree", "add", "-q", str(linked), "main"], check=True)
+    for folder, branch in ((own, "topic"), (linked, "main")):
+        said = json.loads(cli(folder, "show", "HEAD", "--json").stdout)["commit"]
+        with GitRepository(own / ".git") as repository:
+            assert said == repository.refs.get(f"refs/heads/{branch}")
+        assert main_is_checked_out(locate(start=str(folder))) == (branch == "main")
 
 
 def test_status_tells_the_runs_that_somebody_walks_and_no_others(cli: Any, clone: Path, tmp_path: Path) -> None:

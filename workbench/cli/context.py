@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +43,8 @@ def store(repo: str) -> Iterator[GitRepository]:
     """The store of the repository that ``--repo`` or the current folder means."""
     from workbench.app.wiring import open_repository
 
-    with open_repository(Path(locate(repo).store)) as repository:
+    location = locate(repo)
+    with open_repository(_own_git_dir(location) or Path(location.store)) as repository:
         if repository.unfinished is not None:
             sys.stderr.write(f"note: {repository.unfinished}\n")
         yield repository
@@ -65,9 +67,19 @@ def source_commit(location: Location) -> str:
 
 def main_is_checked_out(location: Location) -> bool:
     """Whether the store is this clone itself and main is what its work tree shows: a pin then moves it from below."""
+    own = _own_git_dir(location)
+    return own is not None and (own / "HEAD").read_text("utf-8", "replace").strip() == "ref: refs/heads/main"
+
+
+def _own_git_dir(location: Location) -> Path | None:
+    """Where the store is this clone itself: the Git directory that has the HEAD of its work tree. Of a linked work tree
+    that is another than the clone's."""
     if not location.worktree or location.store != location.clone:
-        return False
-    return (Path(location.clone) / "HEAD").read_text("utf-8", "replace").strip() == "ref: refs/heads/main"
+        return None
+    pointer = Path(location.worktree) / ".git"
+    if not pointer.is_file():
+        return Path(location.clone)
+    return pointer.parent / os.fsdecode(pointer.read_bytes()).removeprefix("gitdir:").strip()
 
 
 def identity(repo: str) -> str:

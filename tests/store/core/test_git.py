@@ -280,6 +280,17 @@ def test_a_ledger_entry_of_a_format_we_do_not_know_is_refused(git_repository, co
         git_repository.ledger.change(Action.HANDLED, [], who="a", why="")
 
 
+def test_head_is_that_of_the_work_tree_that_was_opened(git_repository, commits, fill, git, tmp_path):
+    one, two = commits(git_repository, 2)
+    fill(git_repository, [one])
+    git_repository.refs.swap([RefMove("refs/heads/topic", new=two)])
+    git(git_repository.path, "worktree", "add", "--quiet", str(tmp_path / "linked"), "topic")
+    with GitRepository(git_repository.path / "worktrees/linked") as linked:
+        assert linked.path == git_repository.path
+        assert linked.resolve("HEAD") == linked.resolve("topic") == two
+        assert git_repository.resolve("HEAD") == linked.resolve("main") == one
+
+
 def test_what_is_no_repository_says_so(tmp_path):
     with pytest.raises(WorldError, match="not a Git repository"):
         GitRepository(tmp_path)

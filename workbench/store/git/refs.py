@@ -61,8 +61,11 @@ class Busy(WorldError):
 
 
 class GitRefs:
-    def __init__(self, git_dir: Path) -> None:
+    """``head_dir`` is where HEAD is read: a linked work tree has one of its own, beside the refs of all."""
+
+    def __init__(self, git_dir: Path, head_dir: Path | None = None) -> None:
         self._git_dir = git_dir
+        self._head_dir = head_dir or git_dir
         self._lock = threading.RLock()
         self._idle: list[Updater] = []
 
@@ -89,10 +92,11 @@ class GitRefs:
         return {ref: ObjectId(id) for id, ref in pairs if ref.startswith(prefix)}
 
     def _loose(self, ref: str) -> str | None:
+        folder = self._head_dir if ref == "HEAD" else self._git_dir
         if ref != "HEAD":
             check_ref(ref)
         try:
-            with open(f"{self._git_dir}/{ref}", "rb", buffering=0) as file:
+            with open(f"{folder}/{ref}", "rb", buffering=0) as file:
                 return file.readall().decode("ascii", "replace").strip()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return None

@@ -42,7 +42,7 @@ class GitRepository:
         self._clock = clock or _WallClock()
         self._database = GitDatabase(self._git_dir, object_dirs=object_dirs)
         self._objects = ObjectStore(self._database)
-        self._refs = GitRefs(self._git_dir)
+        self._refs = GitRefs(self._git_dir, head_dir=Path(os.path.realpath(git_dir)))
         self._ledger = GitLedger(self._objects, self._refs, GitTurn(self._git_dir), self._clock.now_ms)
         self._unfinished = None if object_dirs else self._finish()
 
