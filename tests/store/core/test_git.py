@@ -291,6 +291,20 @@ def test_head_is_that_of_the_work_tree_that_was_opened(git_repository, commits, 
         assert git_repository.resolve("HEAD") == linked.resolve("main") == one
 
 
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("name", ["grün", "日本/語", 'a"b', "a./b", "caf\udce9", "x\u2028y", "x\u00a0"])
+def test_a_branch_that_a_person_named_as_git_allows_is_found(git_repository, commits, git, name, is_packed):
+    one = commits(git_repository, 1)[0]
+    folder = git_repository.path
+    git(folder, "check-ref-format", f"refs/heads/{name}")
+    git(folder, "update-ref", f"refs/heads/{name}", one)
+    git(folder, "symbolic-ref", "HEAD", f"refs/heads/{name}")
+    if is_packed:
+        git(folder, "pack-refs", "--all")
+    assert git_repository.refs.get(f"refs/heads/{name}") == one
+    assert git_repository.resolve("HEAD") == git_repository.resolve(name) == one
+
+
 def test_what_is_no_repository_says_so(tmp_path):
     with pytest.raises(WorldError, match="not a Git repository"):
         GitRepository(tmp_path)

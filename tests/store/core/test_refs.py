@@ -91,7 +91,7 @@ def test_a_ref_twice_in_one_change_is_refused(repository, commits):
         *["main", "", "refs/", "refs/heads/", "refs//heads", "refs/heads/a..b", "refs/heads/a.lock", "refs/heads/.a"],
         *["refs/a b", "refs/heads/a\nb", "refs/heads/a\0", "refs/heads/a~1", "refs/heads/a^", "refs/heads/a:b"],
         *["refs/heads/a?", "refs/a*", "refs/heads/[a", "refs/heads/a\\b", "refs/heads/@{u}", "refs/heads/a."],
-        *["refs/heads/a.lock/b", "refs/../config", 'refs/"a', "refs/heads/é", "../refs/heads/a"],
+        *["refs/heads/a.lock/b", "refs/../config", "../refs/heads/a", "refs/heads/\ud800"],
     ],
 )
 def test_a_name_that_is_no_ref_is_refused_before_anything_is_done(repository, commits, ref):
@@ -100,6 +100,13 @@ def test_a_name_that_is_no_ref_is_refused_before_anything_is_done(repository, co
         repository.refs.swap([RefMove(ref, new=one)])
     with pytest.raises(UserError, match="not a full ref"):
         repository.refs.get(ref)
+
+
+@pytest.mark.parametrize("ref", ['refs/heads/"a', "refs/heads/é", "refs/heads/\udcff", "refs/heads/" + "é" * 200])
+def test_a_name_that_git_takes_and_we_do_not_is_read_and_never_written(repository, commits, ref):
+    assert repository.refs.get(ref) is None
+    with pytest.raises(UserError, match="not a full ref"):
+        repository.refs.swap([RefMove(ref, new=commits(repository, 1)[0])])
 
 
 def test_many_refs_in_one_change_are_made(repository, commits):

@@ -6,6 +6,7 @@ Reading one ref is reading its file, as every Git does: a light command cannot a
 
 from __future__ import annotations
 
+import errno
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,10 +29,24 @@ _NO_WAIT = ("-c", "core.filesRefLockTimeout=0", "-c", "core.packedRefsTimeout=0"
 _NO_GUESSING = ("-c", "core.warnAmbiguousRefs=false")  # an id is not looked up as a name, in twelve places
 # git-check-ref-format(1), with less allowed: every ref lies below refs/, ASCII without blanks and quotes.
 _REF = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|\Z)|@\{|\.\Z|/\Z|\./))refs/[!#$%&'()+,\-./0-9;<=>@A-Z_a-z{|}]+\Z")
+# What we read is git's own rule: a clone has the branches of its owner. A byte that is no UTF-8 is a surrogate here.
+_READABLE = re.compile(
+    r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|\Z)|@\{|\.\Z|/\Z))"
+    r"refs/[^\x00-\x20\x7f~^:?*\[\\\ud800-\udc7f\udd00-\udfff]+\Z"
+)
 
 
 def check_ref(ref: str) -> str:
-    if not _REF.match(ref) or len(ref) > 400:
+    """To be written."""
+    return _checked(ref, _REF)
+
+
+def check_readable_ref(ref: str) -> str:
+    return _checked(ref, _READABLE)
+
+
+def _checked(ref: str, rule: re.Pattern[str]) -> str:
+    if not rule.match(ref) or len(ref) > 400:
         raise UserError(f"not a full ref name: {ref!r}", "a ref starts with refs/; see git-check-ref-format(1)")
     return ref
 
@@ -80,7 +95,7 @@ class GitRefs:
                 if not _ID.match(text):
                     raise WorldError(f"the file of {ref} is broken: {text[:60]!r}", "run `workbench doctor`")
                 return ObjectId(text)
-            ref = text[5:].strip()
+            ref = text[5:].strip(" \t")
         raise WorldError(f"{ref} is a symbolic ref in a circle", "run `workbench doctor`")
 
     def all(self, prefix: str = "refs/") -> Mapping[str, ObjectId]:
@@ -94,11 +109,15 @@ class GitRefs:
     def _loose(self, ref: str) -> str | None:
         folder = self._head_dir if ref == "HEAD" else self._git_dir
         if ref != "HEAD":
-            check_ref(ref)
+            check_readable_ref(ref)
         try:
             with open(f"{folder}/{ref}", "rb", buffering=0) as file:
-                return file.readall().decode("ascii", "replace").strip()
+                return file.readall().decode("utf-8", "surrogateescape").strip(" \t\r\n")
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
             return None
 
     def _packed(self, ref: str) -> ObjectId | None:
@@ -107,7 +126,7 @@ class GitRefs:
             packed = (self._git_dir / "packed-refs").read_bytes()
         except FileNotFoundError:
             return None
-        ending = b" %s\n" % ref.encode()
+        ending = b" %s\n" % ref.encode("utf-8", "surrogateescape")
         position = packed.find(ending)
         while position >= 0:
             line = packed[packed.rfind(b"\n", 0, position) + 1 : position]

@@ -23,7 +23,7 @@ from workbench.store.git import names
 from workbench.store.git.encoding import object_id_of
 from workbench.store.git.ledger import LedgerLog
 from workbench.store.git.objects import ObjectStore
-from workbench.store.git.refs import check_moves, check_ref, conflict
+from workbench.store.git.refs import check_moves, check_readable_ref, conflict
 
 if TYPE_CHECKING:
     from workbench.store.git.parts import Parts
@@ -66,7 +66,7 @@ class MemoryRefs:
         self._lock = threading.RLock()
 
     def get(self, ref: str) -> ObjectId | None:
-        return self._refs.get(ref if ref == "HEAD" else check_ref(ref))
+        return self._refs.get(ref if ref == "HEAD" else check_readable_ref(ref))
 
     def all(self, prefix: str = "refs/") -> Mapping[str, ObjectId]:
         with self._lock:
