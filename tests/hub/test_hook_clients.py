@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,48 @@ def test_both_clients_ask_and_answer_alike(tmp_path: Path, name: str) -> None:
     assert perl.request.split(b"\0", 6)[:3] == [b"1", CASES[name].verb.encode(), b"%d" % os.getpid()]
 
 
+PERL_VARIABLES = {
+    "PERL_UNICODE": ["SDA", ""],
+    "PERL5OPT": ["-Mstrict", "-Mwarnings", "-w", "-CSDA"],
+    "PERLIO": [":utf8"],
+}
+
+
+@needs_perl
+@pytest.mark.parametrize(("variable", "value"), [(name, v) for name, values in PERL_VARIABLES.items() for v in values])
+@pytest.mark.parametrize("name", ["not-utf8", "utf8", "proc-utf8", "proc-waits"])
+def test_what_a_pusher_tells_their_own_perl_changes_nothing(
+    tmp_path: Path, name: str, variable: str, value: str
+) -> None:
+    case = replace(CASES[name], environment=((variable, value),))
+    assert told(tmp_path, case, "perl") == told(tmp_path, case, "python")
+
+
+@needs_perl
+def test_a_perl_client_that_fails_while_it_reads_from_git_refuses_the_push_and_does_not_wait(tmp_path: Path) -> None:
+    client = tmp_path / "client"
+    client.mkdir()
+    (client / "hook_client.pl").write_text(PERL_TEXT.replace("my ($hello) = packets();", "packets(); die 'a bug';"))
+    hook = tmp_path / "hook"
+    hook.write_text(hook_text("proc-receive", "perl").replace(f"{CLI}/hook_client.pl", f"{client}/hook_client.pl"))
+    hook.chmod(0o755)
+    (tmp_path / FOLDER).mkdir()
+    here = Path.cwd()
+    with socket.socket(socket.AF_UNIX) as listener:
+        os.chdir(tmp_path)
+        listener.bind(f"{FOLDER}/{SOCKET}")
+        os.chdir(here)
+        listener.listen(8)
+        with subprocess.Popen([hook], cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdin
+            assert process.stderr
+            process.stdin.write(packet(b"version=1\0atomic") + b"0000")
+            process.stdin.flush()
+            said = process.stderr.read()  # while its standard input stays open
+            assert process.wait(30) != 0
+    assert said.startswith(b"workbench: the push is refused: a bug at ")
+
+
 @needs_perl
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
@@ -245,7 +287,7 @@ def test_perl_hands_over_to_python_where_no_policy_process_answers(desk: Any, ve
         pid = hub.process("policy")
         hook = hub.path / "hooks" / "proc-receive"
         text = hook.read_text()
-        hook.write_text(text.replace("$verb =", f"kill 9, {pid}; select undef, undef, undef, 0.2; $verb =", 1))
+        hook.write_text(text.replace("our (", f"kill 9, {pid}; select undef, undef, undef, 0.2; our (", 1))
         pushed = hub.push("-o", "ci.tier=fast", "main")
         assert hub.process("policy") != pid
     run = desk.told(pushed)
@@ -359,7 +401,7 @@ def test_there_is_a_template_of_each_hook_for_each_client_and_no_other() -> None
     for name in install.HOOKS:
         assert f'hook_client.main("{name}")' in (folder / name).read_text()
         perl = (folder / f"{name}.perl").read_text()
-        assert f"$verb = '{name}'" in perl
+        assert f"our ($verb, $cut, @read) = '{name}'" in perl
         assert "@CLIENT@/hook_client.pl" in perl
         assert perl.startswith(f"#!{install.PERL}\n")
 

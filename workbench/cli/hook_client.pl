@@ -3,9 +3,10 @@
 # ended while it was asked: the hook then runs hook_client.py, which starts one, with what was read from git (@read).
 # The conversation is described in workbench/hub/wire.py. No `use`, no regular expression: each costs a pusher time.
 
-our ($verb, @read);
+our ($verb, $cut, @read);                   # $cut: git has been read from, but not to the end, so nobody can go on
 socket(my $policy, 1, 1, 0) or return 0;    # AF_UNIX, SOCK_STREAM
 connect($policy, pack('S a*', 1, 'workbench/policy.sock')) or return 0;
+binmode $_ for *STDIN, *STDOUT, *STDERR, $policy;    # bytes, whatever PERL_UNICODE and PERLIO say
 
 sub packets {                               # of git, until a flush packet
     my @lines;
@@ -25,6 +26,7 @@ sub put {                                   # false when not all of it could be 
 }
 
 my ($updates, @options);
+$cut = 1;
 if ($verb eq 'proc-receive') {
     my ($hello) = packets();
     my $wants = index($hello, 'push-options', index $hello, "\0") >= 0;
@@ -37,6 +39,7 @@ else {
     @options = map { $ENV{"GIT_PUSH_OPTION_$_"} } 0 .. ($ENV{GIT_PUSH_OPTION_COUNT} || 0) - 1;
 }
 @read = ($updates, join "\n", @options);
+$cut = 0;
 
 my $failed = 'workbench: the policy process of this hub does not answer, so the push is refused. Run `workbench doctor` there.';
 my $lost = 'workbench: the policy process does not answer any more. The push stands; see `workbench runs list` there.';
