@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -302,8 +305,7 @@ def test_a_push_whose_refs_have_moved_stands_when_the_policy_process_dies_while_
 ) -> None:
     hub = desk.under_test
     if language == "python":
-        monkeypatch.setattr(install, "PERL", Path("/nonexistent/perl"))
-        install.install_hooks(hub.path)
+        without_perl(hub, monkeypatch)
     tip = hub.edit({"agents/a.py": "x = 1\n"})
     push = ["git", "-C", str(hub.clone), "push", "-o", "run.wait", "hub", "main"]
     with subprocess.Popen(push, stderr=subprocess.PIPE, text=True, env=hub.env) as pusher:
@@ -366,6 +368,73 @@ def test_a_greeting_that_cannot_be_written_ends_the_hook(tmp_path: Path, languag
             process.kill()
             process.wait()
             process.stdin.close()
+
+
+# --- what a process of the hub has of the push that started it --------------------------------------------------------
+
+
+def without_perl(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "PERL", Path("/nonexistent/perl"))
+    install.install_hooks(hub.path)
+
+
+def open_files(process: Path) -> set[str]:
+    found = set()
+    for fd in (process / "fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed just now
+            found.add(os.readlink(fd))
+    return found
+
+
+@needs_perl
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_process_of_the_hub_holds_no_file_of_the_push_that_started_it_and_is_deaf_to_nothing(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    if language == "python":
+        without_perl(hub, monkeypatch)
+    hub.edit({"agents/a.py": "x = 1\n"})
+    ignored = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
+
+    def deafened() -> None:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    with open(tmp_path / "lock of a job", "w") as lock:
+        push = ["git", "-C", str(hub.clone), "push", "-q", "-o", "run.wait=60", "hub", "main"]
+        subprocess.run(push, check=True, env=hub.env, pass_fds=[lock.fileno()], preexec_fn=deafened)
+    for role in ("policy", "worker"):
+        process = Path("/proc", str(hub.process(role)))
+        assert lock.name not in open_files(process)
+        status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
+        deaf = {
+            number for number in ignored if (int(status["SigIgn"], 16) | int(status["SigBlk"], 16)) >> number - 1 & 1
+        }
+        assert deaf == set()
+
+
+@needs_perl
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_hub_without_the_folder_of_its_processes_gets_one_or_says_in_a_line_why_not(
+    hub: Any, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    if language == "python":
+        without_perl(hub, monkeypatch)
+    shutil.rmtree(hub.path / FOLDER)
+    hub.edit({"README": "one\n"})
+    assert hub.push("main").accepted
+    assert (hub.path / FOLDER).stat().st_mode & 0o777 == 0o700
+    hub.kill("policy")
+    hub.kill("worker")
+    shutil.rmtree(hub.path / FOLDER)
+    (hub.path / FOLDER).symlink_to("/nonexistent/place")
+    hub.edit({"README": "two\n"})
+    pushed = hub.push("main")
+    assert not pushed.accepted
+    assert "cannot be started, so the push is refused: No such file or directory" in pushed.text
+    assert "Traceback" not in pushed.text
+    (hub.path / FOLDER).unlink()
 
 
 # --- names that are written down twice --------------------------------------------------------------------------------

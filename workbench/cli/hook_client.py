@@ -12,12 +12,14 @@ from time import monotonic, sleep
 
 SOCKET = b"workbench/policy.sock"
 ANSWER_S = 10.0
+SIGNALS = (*range(1, 9), *range(10, 19), *range(20, 32))  # those that can be ignored
 FAIL = (
     "workbench: the policy process of this hub does not answer, so the push is refused. Run `workbench doctor` there."
 )
 FOREIGN = (
     "workbench: this hub belongs to another user, so the push is refused. Push over ssh, as the user that owns it."
 )
+ABSENT = "workbench: the policy process cannot be started, so the push is refused: %s: %s. Mend that, and push again."
 LOST = "workbench: the policy process does not answer any more. The push stands; see `workbench runs list` there."
 REFUSED = "refused by the hub, see above"
 
@@ -106,7 +108,11 @@ def _ask(request: bytes) -> int:
             s.close()
             if not started:
                 started = True
-                _start()
+                try:
+                    _start()
+                except OSError as error:
+                    failure = ABSENT % (error.strerror, error.filename)
+                    break
             sleep(0.02)
             continue
         except PermissionError:
@@ -159,10 +165,23 @@ def _write(fd: int, text: bytes) -> None:
 
 
 def _start() -> None:
-    """Start the policy process: its own session, nothing inherited, none of git's variables."""
+    """Start the policy process: its own session, no open file of the pusher's and no deafness to signals, none of git's
+    variables."""
+    for fd in map(int, posix.listdir("/proc/self/fd")):
+        try:
+            if fd > 2:  # which are other files there
+                posix.set_inheritable(fd, False)
+        except OSError:  # the one that listed them
+            continue
     environ = {name: value for name, value in posix.environ.items() if not name.startswith(b"GIT_")}
+    try:  # noqa: SIM105 (an import costs a pusher a millisecond)
+        posix.mkdir("workbench", 0o700)
+    except FileExistsError:
+        pass
     null = posix.open("/dev/null", posix.O_RDWR)
     log = posix.open("workbench/processes.log", posix.O_WRONLY | posix.O_CREAT | posix.O_APPEND, 0o600)
     redirect = [(posix.POSIX_SPAWN_DUP2, null, 0), (posix.POSIX_SPAWN_DUP2, null, 1), (posix.POSIX_SPAWN_DUP2, log, 2)]
     command = [sys.executable, "-P", "-m", "workbench.app.hub_host", "policy", posix.getcwd()]
-    posix.posix_spawn(sys.executable, command, environ, file_actions=redirect, setsid=True)
+    posix.posix_spawn(
+        sys.executable, command, environ, file_actions=redirect, setsid=True, setsigmask=(), setsigdef=SIGNALS
+    )
