@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from workbench.cli import hook_client
-from workbench.hub import install, wire
+from workbench.hub import install, surroundings, wire
 from workbench.hub.layout import FOLDER, SOCKET, HubLayout
 
 CLI = Path(hook_client.__file__).parent
@@ -416,6 +417,35 @@ def test_a_process_of_the_hub_holds_no_file_of_the_push_that_started_it_and_is_d
 
 @needs_perl
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_a_process_of_the_hub_has_neither_secrets_nor_limits_of_the_push_that_started_it(
+    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    if language == "python":
+        without_perl(hub, monkeypatch)
+    hub.edit({"agents/a.py": "x = 1\n"})
+    names = ("MY_TOKEN", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "GIT_TRACE2", "LD_PRELOAD")
+    own = {name: str(tmp_path / "gone") for name in names}
+    environment = {**hub.env, **own, "WORKBENCH_HUB_IDLE_S": "10m", "CARGO_HOME": "/cargo"}
+
+    def restricted() -> None:
+        os.umask(0o077)
+        resource.setrlimit(resource.RLIMIT_CPU, (1000, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+    push = ["git", "-C", str(hub.clone), "push", "-o", "run.wait=60", "hub", "main"]
+    done = subprocess.run(push, env=environment, capture_output=True, text=True, preexec_fn=restricted)
+    assert "succeeded" in done.stderr
+    for role in ("policy", "worker"):
+        process = Path("/proc", str(hub.process(role)))
+        variables = dict(pair.split("=", 1) for pair in (process / "environ").read_text().split("\0") if pair)
+        assert variables.keys() & {*own, "WORKBENCH_PUSHER"} == set()
+        assert (variables["CARGO_HOME"], variables["PATH"][-4:]) == ("/cargo", hub.env["PATH"][-4:])
+        assert "Umask:\t0022\n" in (process / "status").read_text()
+        assert resource.prlimit(hub.process(role), resource.RLIMIT_CPU)[0] == resource.getrlimit(resource.RLIMIT_CPU)[1]
+    assert "WORKBENCH_HUB_IDLE_S='10m' is no number of seconds" in HubLayout(hub.path).log.read_text()
+
+
+@needs_perl
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_hub_without_the_folder_of_its_processes_gets_one_or_says_in_a_line_why_not(
     hub: Any, monkeypatch: pytest.MonkeyPatch, language: str
 ) -> None:
@@ -446,6 +476,19 @@ def test_the_clients_and_the_layout_name_the_same_files() -> None:
     assert hook_client.SOCKET.decode() == socket_name
     assert f"'{socket_name}'" in PERL_TEXT
     assert f'"{layout.log.relative_to("hub")}"' in PYTHON_TEXT
+
+
+def test_the_python_client_passes_on_what_the_hub_does() -> None:
+    assert tuple(name.decode() for name in hook_client.KEPT) == surroundings.KEPT
+    assert tuple(name.decode() for name in hook_client.KEPT_PREFIXES) == surroundings.KEPT_PREFIXES
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("20", 20.0), ("0", 0.0), ("", None), *((t, None) for t in ("10m", "nan", "inf", "-1", "1e9"))],
+)
+def test_how_long_a_process_stays_is_a_number_of_seconds_or_the_usual_one(text: str, seconds: float | None) -> None:
+    assert surroundings.idle_s({surroundings.IDLE_VARIABLE: text}) == seconds
 
 
 def test_the_clients_say_the_same_words_and_wait_as_long() -> None:

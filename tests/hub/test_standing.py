@@ -24,6 +24,7 @@ from workbench.app.wiring import open_repository
 from workbench.cli import hook_client
 from workbench.domain.run import State
 from workbench.hub import runs
+from workbench.hub.install import install_hooks
 from workbench.hub.layout import FOLDER, HubLayout
 from workbench.hub.standing import Standing
 from workbench.hub.worker import pending_pushes, poke, work
@@ -174,20 +175,33 @@ def installed(tmp_path: Path) -> Path:
     return target
 
 
+def python_of(installed: Path) -> Path:
+    """An environment that has this package before ours, and all that it needs from ours."""
+    venv = installed.parents[1] / "venv"
+    packages = venv / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    packages.mkdir(parents=True)
+    (venv / "bin").mkdir()
+    base = Path(getattr(sys, "_base_executable", sys.executable))
+    (venv / "bin" / "python").symlink_to(base)
+    (venv / "pyvenv.cfg").write_text(f"home = {base.parent}\n")
+    (packages / "first.pth").write_text("\n".join([str(installed.parent), *filter(None, sys.path)]) + "\n")
+    return venv / "bin" / "python"
+
+
 def test_a_push_after_an_upgrade_is_judged_by_the_new_code(hub: Any, installed: Path) -> None:
-    site = {"PYTHONPATH": str(installed.parent)}
+    install_hooks(hub.path, str(python_of(installed)))
     hub.commit("first", README="hello\n")
-    assert "main -> main" in push(hub, "main", **site)
+    assert "main -> main" in push(hub, "main")
     old = hub.process("policy")
     hub.git("checkout", "-q", "--orphan", "other")
     hub.commit("rewritten")
-    assert "would lose commits" in push(hub, "+other:main", **site)
+    assert "would lose commits" in push(hub, "+other:main")
     assert hub.process("policy") == old
     rules = installed / "hub" / "policy.py"
     text = rules.read_text().replace("would lose commits", "would forget commits")
     rules.unlink()
     rules.write_text(text)
-    assert "would forget commits" in push(hub, "+other:main", **site)
+    assert "would forget commits" in push(hub, "+other:main")
     assert hub.process("policy") != old
     hub.until(lambda: not is_alive(old))
 

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from workbench.app import wiring
+from workbench.hub import surroundings
 from workbench.hub.context import Hub
 from workbench.hub.install import check_place, install_hooks
 from workbench.hub.layout import HubLayout
 from workbench.hub.objects import PushedObjects
 from workbench.ports.store import Repository
-
-IDLE_VARIABLE = "WORKBENCH_HUB_IDLE_S"  # how long the hub's processes stay without work
 
 
 def install_hub(path: Path) -> Path:
@@ -67,7 +66,6 @@ def start(git_dir: Path, role: str) -> None:
     """Start a process of the hub that outlives this one and holds nothing of it open."""
     layout = HubLayout(git_dir)
     layout.create()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     with open(layout.log, "ab") as log:
         command = [sys.executable, "-P", "-m", "workbench.app.hub_host", role, str(git_dir)]
         process = subprocess.Popen(
@@ -77,7 +75,7 @@ def start(git_dir: Path, role: str) -> None:
             stderr=log,
             start_new_session=True,
             cwd=git_dir,
-            env=environment,
+            env=surroundings.kept(os.environ),
         )
     _children.append(process)
     _children[:] = [child for child in _children if child.poll() is None]
@@ -103,8 +101,8 @@ def run_worker(git_dir: Path, *, idle_s: float | None = None) -> int:
 
 def main(arguments: Sequence[str]) -> None:
     role, git_dir = arguments
-    text = os.environ.get(IDLE_VARIABLE, "")
-    idle_s = float(text) if text else None
+    surroundings.settle(Path(git_dir))
+    idle_s = surroundings.idle_s(os.environ)
     {"policy": run_policy, "worker": run_worker}[role](Path(git_dir), idle_s=idle_s)
 
 

@@ -1,8 +1,8 @@
 """What a hook runs: hands the push to the policy process, prints the answer. Starts that process when it is absent.
 
 Run as ``python -IS``, so only built-in modules and ``_socket``: each import costs a pusher a millisecond. Fails closed:
-without an answer for ten seconds the push is refused. The names repeat ``workbench.hub.layout``; the protocol is in
-``workbench.hub.wire``, that of ``proc-receive`` with git in githooks(5).
+without an answer for ten seconds the push is refused. The names repeat ``workbench.hub.layout`` and ``surroundings``;
+the protocol is in ``workbench.hub.wire``, that of ``proc-receive`` with git in githooks(5).
 """
 
 import _socket
@@ -13,6 +13,13 @@ from time import monotonic, sleep
 SOCKET = b"workbench/policy.sock"
 ANSWER_S = 10.0
 SIGNALS = (*range(1, 9), *range(10, 19), *range(20, 32))  # those that can be ignored
+KEPT = (
+    b"PATH", b"HOME", b"USER", b"LOGNAME", b"LANG", b"LANGUAGE", b"TZ", b"LD_LIBRARY_PATH",
+    b"XDG_CACHE_HOME", b"XDG_CONFIG_HOME", b"XDG_CONFIG_DIRS", b"XDG_DATA_HOME", b"XDG_STATE_HOME",
+    b"HTTP_PROXY", b"HTTPS_PROXY", b"ALL_PROXY", b"NO_PROXY", b"http_proxy", b"https_proxy", b"all_proxy", b"no_proxy",
+    b"REQUESTS_CA_BUNDLE", b"CURL_CA_BUNDLE", b"RUSTUP_HOME", b"WORKBENCH_CACHE_DIR", b"WORKBENCH_HUB_IDLE_S",
+)  # fmt: skip
+KEPT_PREFIXES = (b"LC_", b"PIP_", b"CARGO_", b"SSL_CERT_")
 FAIL = (
     "workbench: the policy process of this hub does not answer, so the push is refused. Run `workbench doctor` there."
 )
@@ -165,7 +172,7 @@ def _write(fd: int, text: bytes) -> None:
 
 
 def _start() -> None:
-    """Start the policy process: its own session, no open file of the pusher's and no deafness to signals, none of git's
+    """Start the policy process: its own session, no open file of the pusher's, no deafness to signals, few
     variables."""
     for fd in map(int, posix.listdir("/proc/self/fd")):
         try:
@@ -173,7 +180,7 @@ def _start() -> None:
                 posix.set_inheritable(fd, False)
         except OSError:  # the one that listed them
             continue
-    environ = {name: value for name, value in posix.environ.items() if not name.startswith(b"GIT_")}
+    environ = {name: value for name, value in posix.environ.items() if name in KEPT or name.startswith(KEPT_PREFIXES)}
     try:  # noqa: SIM105 (an import costs a pusher a millisecond)
         posix.mkdir("workbench", 0o700)
     except FileExistsError:
