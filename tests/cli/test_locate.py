@@ -88,6 +88,17 @@ def test_a_linked_worktree_has_a_head_of_its_own(clone: Path, hub: Path) -> None
     assert context.source_commit(locate(str(hub))) == git(hub, "rev-parse", "main")
 
 
+def test_what_git_starts_in_a_linked_worktree_finds_it(clone: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a hook or an alias: git says where the work tree's own part of the repository is."""
+    git(clone, "worktree", "add", "-q", "../linked", "topic")
+    linked = clone.parent / "linked"
+    monkeypatch.chdir(linked)
+    monkeypatch.setenv("GIT_DIR", git(linked, "rev-parse", "--absolute-git-dir"))
+    found = locate()
+    assert (found.store, found.clone, found.worktree) == (str(hub), str(clone / ".git"), str(linked))
+    assert context.source_commit(found) == git(hub, "rev-parse", "topic")
+
+
 def test_git_says_which_repository_it_was_asked_for(
     clone: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,17 +96,29 @@ def _git_dir(folder: str) -> tuple[str, str] | None:
     if os.path.isdir(dot_git):
         return dot_git, folder
     if os.path.isfile(dot_git):
-        with open(dot_git, "rb") as file:
-            target = os.fsdecode(file.read(4096)).removeprefix("gitdir:").strip()
-        path = os.path.normpath(os.path.join(folder, target))
-        common = os.path.join(path, "commondir")
-        if os.path.isfile(common):  # a linked work tree: refs and objects are in the main one
-            with open(common, "rb") as file:
-                path = os.path.normpath(os.path.join(path, os.fsdecode(file.read(4096)).strip()))
-        return path, folder
+        path = _beside(folder, _content(dot_git).removeprefix("gitdir:").strip())
+        return _common(path) or path, folder
     if is_git_dir(folder):
         return folder, os.path.dirname(folder) if os.path.basename(folder) == ".git" else ""
+    common = _common(folder)
+    if common and os.path.isfile(os.path.join(folder, "gitdir")):  # as GIT_DIR says in a linked work tree
+        return common, os.path.dirname(_beside(folder, _content(os.path.join(folder, "gitdir"))))
     return None
+
+
+def _common(git_dir: str) -> str:
+    """Where refs and objects of a linked work tree are: in the Git directory of the main one. Empty for any other."""
+    file = os.path.join(git_dir, "commondir")
+    return _beside(git_dir, _content(file)) if os.path.isfile(file) else ""
+
+
+def _content(file: str) -> str:
+    with open(file, "rb") as opened:
+        return os.fsdecode(opened.read(4096)).strip()
+
+
+def _beside(folder: str, path: str) -> str:
+    return os.path.normpath(os.path.join(folder, path))
 
 
 def _remote_url(git_dir: str, remote: str) -> str:
