@@ -49,7 +49,15 @@ def test_a_clone_leads_to_its_hub_from_every_folder_of_it(clone: Path, hub: Path
 
 
 @pytest.mark.parametrize(
-    "url", ["file://{hub}", "file://{quoted}", "{hub}", "../a hub é.git", "../clone/../a hub é.git"]
+    "url",
+    [
+        "file://{hub}",
+        "file://{quoted}",
+        "file://localhost{quoted}",
+        "{hub}",
+        "../a hub é.git",
+        "../clone/../a hub é.git",
+    ],
 )
 def test_every_spelling_of_a_path_is_understood(clone: Path, hub: Path, url: str) -> None:
     quoted = str(hub).replace(" ", "%20").replace("é", "%C3%A9")
@@ -57,11 +65,30 @@ def test_every_spelling_of_a_path_is_understood(clone: Path, hub: Path, url: str
     assert locate(str(clone)).store == str(hub)
 
 
-@pytest.mark.parametrize("name", ['quo"te', "back\\slash", "ha#sh", "semi;colon", " blank "])
+@pytest.mark.parametrize("name", ['quo"te', "back\\slash", "ha#sh", "semi;colon", " blank ", "new\nline", "t\tb"])
 def test_names_that_git_writes_in_quotes_are_understood(clone: Path, hub: Path, name: str) -> None:
     moved = hub.rename(hub.with_name(name))
     git(clone, "remote", "set-url", "hub", str(moved))
     assert locate(str(clone)).store == str(moved)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '[remote "hub"]\n\turl = {hub} ; the hub\n',
+        '[remote "hub"]\n\tpushurl = /elsewhere\n\tURL={hub}# the hub\n',
+        '[Remote "hub"] url = {hub}  \t\r\n',
+        '[remote "hub"]\n\turl = {head}\\\n{tail} ; cut in two\n',
+        '[remote "hub"]\n\turl = "{head}"{tail}\n[remote "other"]\n\turl = /elsewhere\n',
+        '[remote "other"]\n\turl = /elsewhere\n[remote "hub"]\n\turl = {hub}\n\turl = /second\n',
+    ],
+)
+def test_a_url_is_read_as_git_reads_it_however_it_was_written(clone: Path, hub: Path, written: str) -> None:
+    git(clone, "remote", "remove", "hub")
+    with open(clone / ".git" / "config", "a", newline="") as config:
+        config.write(written.format(hub=hub, head=str(hub)[:9], tail=str(hub)[9:]))
+    assert git(clone, "remote", "get-url", "hub") == str(hub)
+    assert locate(str(clone)).store == str(hub)
 
 
 @pytest.mark.parametrize(

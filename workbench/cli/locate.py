@@ -62,7 +62,7 @@ def _here() -> str:
 def _local_path(url: str, worktree: str) -> str:
     """The folder on this machine that a remote's url means; empty where it means none (ssh, https, host:path)."""
     if url.startswith("file://"):
-        url = url[7:]
+        url = "/" + url[7:].partition("/")[2]  # of any host: git does not look at it
         if "%" in url:
             from urllib.parse import unquote
 
@@ -128,18 +128,40 @@ def _remote_url(git_dir: str, remote: str) -> str:
             lines = os.fsdecode(file.read(1 << 20)).split("\n")
     except OSError:
         return ""
-    inside = False
-    for line in lines:
-        line = line.strip()
+    inside, rest = False, iter(lines)
+    for line in rest:
+        line = line.strip(_BLANKS)
         if line.startswith("["):
-            inside = line == f'[remote "{remote}"]'
-        elif inside and line.split("=")[0].strip() == "url":
-            return _unquoted(line.split("=", 1)[1].strip())
+            header, _, line = line.partition("]")
+            section, _, name = header[1:].partition(" ")
+            inside = section.lower() == "remote" and name.strip(_BLANKS) == f'"{remote}"'
+        key, equals, value = line.partition("=")
+        if inside and equals and key.strip(_BLANKS).lower() == "url":
+            while (len(value) - len(value.rstrip("\\"))) % 2:  # it goes on in the next line
+                value = value[:-1] + next(rest, "").rstrip("\r")
+            return _plain(value)
     return ""
 
 
-def _unquoted(value: str) -> str:
-    """As git writes a value that holds quotes, backslashes or ``#``."""
-    if value[:1] == value[-1:] == '"' and len(value) > 1:
-        value = value[1:-1]
-    return value.replace('\\"', '"').replace("\\\\", "\\")
+_BLANKS = " \t\r"
+_ESCAPED = {"n": "\n", "t": "\t", "b": "\b"}
+
+
+def _plain(value: str) -> str:
+    """What git reads there: without quotes, escapes, comments, and blanks around it."""
+    text, end, quoted = "", 0, False
+    chars = iter(value.lstrip(_BLANKS))
+    for char in chars:
+        if char == '"':
+            quoted = not quoted
+            continue
+        if char in ";#" and not quoted:
+            break
+        if char == "\\":
+            char = next(chars, "")
+            text += _ESCAPED.get(char, char)
+        else:
+            text += char
+        if quoted or char not in _BLANKS:
+            end = len(text)
+    return text[:end]
