@@ -271,3 +271,18 @@ def test_calls_are_bounded_and_a_place_is_free_again_when_one_ends() -> None:
         assert await calls.run(lambda _: 2) == 2
 
     anyio.run(talk)
+
+
+def test_a_call_for_which_there_is_no_thread_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def talk() -> None:
+        calls = Calls(limit=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", none)
+            with pytest.raises(WorldError, match="no thread is to be had"):
+                await calls.run(lambda _: 1)
+        assert await calls.run(lambda _: 2) == 2
+
+    anyio.run(talk)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workbench.refactor.search import search
+from workbench.refactor.search import MAX_SOURCE, search
 
 SOURCE = "fn a() { let x = foo(1, 2); bar(x).unwrap(); }\nfn b() { baz().unwrap() }\n"
 
@@ -46,6 +46,17 @@ def test_a_pattern_that_does_not_parse_is_an_invalid_rule(pattern: str) -> None:
 
 def test_an_unknown_language_does_not_bring_the_process_down() -> None:
     assert search([("a", "x")], "x", language="cobol").outcome == "invalid_rule"
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "🦀"])
+def test_a_file_that_is_too_large_is_not_searched_and_that_is_said(letter: str) -> None:
+    fits = MAX_SOURCE // len(letter.encode())
+    sources = [("a.rs", "// " + letter * fits), ("b.rs", "fn b() {}")]
+    found = search(sources, "fn $N() {}", language="rust")
+    assert (found.outcome, len(found.matches), found.files_searched) == ("truncated", 1, 1)
+    assert "a.rs, which is larger than 4 MiB" in found.detail
+    small = [("a.rs", letter * (fits // 1000)), sources[1]]
+    assert search(small, "fn $N() {}", language="rust").outcome == "matched"
 
 
 def test_what_does_not_occur_is_no_match() -> None:

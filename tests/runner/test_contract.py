@@ -67,6 +67,12 @@ def test_looser_bounds_widen_and_tighter_bounds_narrow() -> None:
         ("@tool()\nasync def f(a: int) -> int:\n    return 1\n", "a coroutine"),
         ("@tool()\ndef f(a: int) -> list[int]:\n    yield 1\n", "a generator"),
         ("@tool()\ndef f(_a: int) -> int:\n    return 1\n", "a parameter '_a'"),
+        ("@tool()\ndef f(a: int, /) -> int:\n    return 1\n", "'a' cannot be given by name"),
+        ("@tool()\ndef f(model_config: int) -> int:\n    return 1\n", "'model_config' cannot be given by name"),
+        (
+            "from collections.abc import Callable\n\n@tool()\ndef f(a: int) -> Callable[[], int]:\n    return int\n",
+            "a type without a schema",
+        ),
         ("@tool()\ndef f(*a: int) -> int:\n    return 1\n", "has no type"),
         (
             "@tool()\ndef f(a: object) -> int:\n    return 1\n@tool(name='f')\ndef g() -> int:\n    return 1\n",

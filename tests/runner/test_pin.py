@@ -93,3 +93,10 @@ def test_a_newest_version_whose_code_is_broken_does_not_stand_in_the_way(  # typ
     made = pinned(repository, release("c"))
     assert str(made.version) == "v2.0.0"
     assert "what v1.3.0 promised cannot be known" in made.reasons[0]
+
+
+def test_active_is_the_channel_whatever_else_has_that_name(repository: GitRepository, release, commit) -> None:  # type: ignore[no-untyped-def]
+    pinned(repository, release("a"))
+    other = commit({"agents/runner.py": b"raise SystemExit\n"})
+    repository.refs.swap([RefMove("refs/heads/active", ZERO_ID, other)])
+    assert version.load(repository, "active").version == "v1.0.0"

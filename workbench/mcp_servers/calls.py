@@ -37,7 +37,11 @@ class Calls:
         made.set_running_or_notify_cancel()
         gone = threading.Event()
         work = functools.partial(contextvars.copy_context().run, function, gone)
-        threading.Thread(target=self._settle, args=(made, work), name="tool", daemon=True).start()
+        try:
+            threading.Thread(target=self._settle, args=(made, work), name="tool", daemon=True).start()
+        except RuntimeError as error:  # the system gives no more threads
+            self._free.release()
+            raise WorldError("the call cannot be started: no thread is to be had", "end other programs") from error
         try:
             return await asyncio.wrap_future(made)
         except asyncio.CancelledError:

@@ -19,7 +19,7 @@ LANGUAGES = {
     "java": (".java",),
 }
 MAX_PATTERN = 4096  # characters
-MAX_SOURCE = 4 << 20  # bytes of one file; larger ones are skipped
+MAX_SOURCE = 4 << 20  # bytes of one file; a larger one is not searched, and that is said
 MAX_TEXT = 2000  # characters of one match that are returned
 
 
@@ -33,10 +33,12 @@ def search(sources: Iterable[tuple[str, str]], pattern: str, *, language: str, l
     limit = max(1, min(limit, 1000))
     found: list[Match] = []
     searched = 0
+    left_out = ""
     for path, text in sources:
-        searched += 1
-        if len(text) > MAX_SOURCE:
+        if len(text) * 4 > MAX_SOURCE and len(text.encode(errors="replace")) > MAX_SOURCE:
+            left_out = left_out or f"not searched: {path}, which is larger than {MAX_SOURCE >> 20} MiB"
             continue
+        searched += 1
         try:
             nodes = _root(text, language).find_all(pattern=pattern)
         except Exception as error:  # noqa: BLE001 - the engine's own errors have no narrower type
@@ -46,6 +48,8 @@ def search(sources: Iterable[tuple[str, str]], pattern: str, *, language: str, l
                 detail = f"more than {limit} matches; narrow the pattern or raise the limit"
                 return Matches(outcome="truncated", matches=found, files_searched=searched, detail=detail)
             found.append(_match(node, path, pattern))
+    if left_out:
+        return Matches(outcome="truncated", matches=found, files_searched=searched, detail=left_out)
     return Matches(outcome="matched" if found else "no_match", matches=found, files_searched=searched)
 
 

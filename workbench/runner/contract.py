@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
 from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import UserError
@@ -63,6 +63,11 @@ def _describe(info: ToolInfo, function: Callable[..., Any]) -> Tool:
         fields: dict[str, Any] = {}
         resolved = []
         for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.POSITIONAL_ONLY or name == "model_config":
+                raise UserError(
+                    f"tool {info.name!r}: parameter {name!r} cannot be given by name",
+                    "call it otherwise: no `/` after it, and not model_config",
+                )
             if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL) or name not in hints:
                 raise UserError(
                     f"tool {info.name!r}: parameter {name!r} has no type, so it has no schema",
@@ -77,7 +82,8 @@ def _describe(info: ToolInfo, function: Callable[..., Any]) -> Tool:
             raise UserError(f"tool {info.name!r} has no return type", "annotate what it returns; it becomes the schema")
         model = create_model(info.name, __config__=ConfigDict(extra="forbid"), **fields)
         output = TypeAdapter(hints["return"]).json_schema(mode="serialization")
-    except (NameError, TypeError, PydanticSchemaGenerationError, PydanticUndefinedAnnotation) as error:
+        arguments = model.model_json_schema()
+    except (NameError, TypeError, PydanticUserError, PydanticUndefinedAnnotation) as error:
         raise UserError(f"tool {info.name!r} has a type without a schema: {error}", "use JSON-able types") from error
     return Tool(
         info=info,
@@ -85,7 +91,7 @@ def _describe(info: ToolInfo, function: Callable[..., Any]) -> Tool:
         signature=signature.replace(parameters=resolved, return_annotation=hints["return"]),
         description=inspect.getdoc(function) or "",
         arguments=model,
-        input_schema=model.model_json_schema(),
+        input_schema=arguments,
         output_schema=output,
     )
 

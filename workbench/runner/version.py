@@ -56,7 +56,8 @@ def load(repository: Repository, name: str = "active") -> AgentSnapshot:
     """The snapshot of a version: ``active``, ``vX.Y.Z``, a branch or a commit."""
     if name == "active" and repository.refs.get(str(refs.ACTIVE)) is None:
         raise NotFound("no version is active yet", "pin a release: workbench pin release/NAME")
-    commit = repository.resolve(name)
+    # The channel, also where a branch or a tag has that name.
+    commit = repository.resolve(str(refs.ACTIVE) if name == "active" else name)
     state = read_state(repository, commit)
     modules = importer.load(repository.objects, commit)
     tools = contracts.find_tools(modules.values())
