@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from workbench.domain.errors import Refused
-from workbench.domain.ledger import Action
+from workbench.domain.ids import ZERO_ID
+from workbench.domain.ledger import Action, RefMove
+from workbench.pipeline.integrity import whole
 from workbench.store.git import settings
 from workbench.store.git.doctor import leftovers
 from workbench.store.git.repository import GitRepository, common_dir
@@ -133,6 +135,53 @@ def test_a_large_pack_is_never_rewritten(git_repository, commits, git, monkeypat
     git_repository.ledger.change(Action.HANDLED, [], who="a", why="more")
     git_repository.maintain()
     assert packs < set((git_repository.path / "objects" / "pack").glob("*.pack"))
+
+
+def partial_or_shallow(git, source: Path, clone: Path, *how: str) -> Path:
+    git(source, "config", "uploadpack.allowFilter", "true")
+    git(source.parent, "clone", "--quiet", *how, f"file://{source}", str(clone))
+    return clone / ".git"
+
+
+def series(repository: GitRepository, number: int) -> None:
+    """So many commits of main, one after the other."""
+    last, objects = ZERO_ID, repository.objects
+    for i in range(number):
+        parents = [last] if i else []
+        tree = objects.add_tree(None, {"file": f"{i}\n".encode()})
+        new = objects.add_commit(tree, parents=parents, message=str(i), who="a", time_ms=i)
+        repository.refs.swap([RefMove("refs/heads/main", last, new)])
+        last = new
+
+
+def test_a_partial_clone_is_maintained_and_lacks_no_bitmap(git_repository, git, tmp_path):
+    series(git_repository, 4)
+    git_dir = partial_or_shallow(git, git_repository.path, tmp_path / "clone", "--filter=blob:none")
+    assert list((git_dir / "objects" / "pack").glob("*.promisor"))
+    with GitRepository(git_dir) as repository:
+        new = repository.objects.add_commit(
+            repository.objects.add_tree(None, {"new": b"1"}), parents=[], message="m", who="a", time_ms=0
+        )
+        repository.refs.swap([RefMove("refs/heads/mine", new=new)])
+        for _ in range(2):
+            assert "packed what is loose" in " ".join(repository.maintain())
+        assert not (git_dir / "objects" / new[:2] / new[2:]).exists()
+        assert not [what for what in findings(repository) if "bitmap" in what]
+    git(git_dir, "fsck", "--strict")
+
+
+def test_a_shallow_clone_is_whole_up_to_where_it_was_cut(git_repository, git, tmp_path):
+    series(git_repository, 4)
+    git_dir = partial_or_shallow(git, git_repository.path, tmp_path / "clone", "--depth=2")
+    with GitRepository(git_dir) as repository:
+        main = repository.resolve("main")
+        assert [commit.message.strip() for commit in repository.objects.history(main)] == ["3", "2"]
+        found = list(whole(repository.objects, [main], git_dir))
+        assert [finding.severity for finding in found] == ["ok"]
+        git(git_dir, "fetch", "--quiet", "--unshallow")
+        assert len(repository.objects.history(main)) == 4
+        (git_dir / "shallow").write_text("0" * 40 + "\n")
+        assert len(repository.objects.history(main)) == 4
 
 
 def test_a_worktree_and_a_plain_clone_find_the_one_store(git_repository, commits, git, tmp_path, fill):

@@ -60,6 +60,12 @@ def _last_written(path: Path) -> float:
         return math.inf
 
 
+def is_partial(git_dir: Path) -> bool:
+    """Whether objects may be left at a promisor remote (``git clone --filter``): git neither repacks such packs by size
+    nor needs a bitmap, which could not cover what is not here."""
+    return any((git_dir / "objects" / "pack").glob("*.promisor"))
+
+
 def has_bitmap(git_dir: Path) -> bool:
     pack = git_dir / "objects" / "pack"
     return any(pack.glob("multi-pack-index-*.bitmap")) or any(pack.glob("pack-*.bitmap"))
@@ -111,7 +117,7 @@ def _leftovers(git_dir: Path) -> Iterator[Finding]:
 
 
 def _bitmap(git_dir: Path) -> Iterator[Finding]:
-    if not any((git_dir / "objects" / "pack").glob("*.pack")):
+    if not any((git_dir / "objects" / "pack").glob("*.pack")) or is_partial(git_dir):
         return
     if has_bitmap(git_dir):
         yield Finding("ok", "reachability bitmaps are written")

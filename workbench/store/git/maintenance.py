@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from workbench.store.git import locks, process
-from workbench.store.git.doctor import leftovers
+from workbench.store.git.doctor import is_partial, leftovers
 from workbench.store.git.refs import GitRefs
 
 KEEP_BYTES = 32 << 20
@@ -50,7 +50,10 @@ def _steps(git_dir: Path, refs: GitRefs) -> Iterator[str]:
         yield f"removed {len(swept)} temporary files of killed git programs"
     process.run(git_dir, "pack-refs", "--all")
     yield "packed the refs"
-    if _mostly_used(git_dir):
+    if is_partial(git_dir):
+        process.run(git_dir, "repack", "-d", "--quiet", timeout_s=3600)
+        yield "packed what is loose; the packs of a partial clone stay as they are"
+    elif _mostly_used(git_dir):
         kept = _keep_large(git_dir)
         process.run(git_dir, "repack", "--geometric=2", "-d", "--no-write-bitmap-index", "--quiet", timeout_s=3600)
         yield f"repacked what is loose or small{f', kept {kept} large packs as they are' if kept else ''}"
@@ -67,6 +70,9 @@ def _steps(git_dir: Path, refs: GitRefs) -> Iterator[str]:
 def _bitmap(git_dir: Path) -> str:
     if not any((git_dir / "objects" / "pack").glob("*.pack")):
         return "nothing is packed yet"
+    if is_partial(git_dir):
+        process.run(git_dir, "multi-pack-index", "write", "--no-progress", timeout_s=3600)
+        return "wrote the multi-pack index; a partial clone has no bitmap"
     done = process.attempt(git_dir, "multi-pack-index", "write", "--bitmap", "--no-progress", timeout_s=3600)
     if done.returncode == 0:
         return "wrote the multi-pack index and its bitmap"

@@ -5,7 +5,8 @@ Trees of strangers are walked without recursion and within bounds, so that neith
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from workbench.domain.errors import Corrupt, NotFound, Refused, UserError
@@ -33,10 +34,14 @@ _KEPT_TREE_BYTES = 64 << 10
 
 
 class ObjectStore:
-    """Git's objects by meaning. Immutable, so parsed trees are kept (a few hundred small ones)."""
+    """Git's objects by meaning. Immutable, so parsed trees are kept (a few hundred small ones).
 
-    def __init__(self, database: Database) -> None:
+    ``cut`` are the commits at which a shallow clone was cut off: for git, and for us, they have no parents.
+    """
+
+    def __init__(self, database: Database, cut: Container[str] = ()) -> None:
         self._database = database
+        self._cut = cut
         self._trees: dict[ObjectId, tuple[Item, ...]] = {}
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -128,7 +133,8 @@ class ObjectStore:
         return sizes[root]
 
     def commit(self, id: ObjectId) -> CommitInfo:
-        return decode_commit(id, self._read(id, "commit"))
+        found = decode_commit(id, self._read(id, "commit"))
+        return replace(found, parents=()) if found.parents and id in self._cut else found
 
     def peel(self, id: ObjectId) -> ObjectId:
         for _ in range(_MAX_TAGS):

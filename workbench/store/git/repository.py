@@ -41,7 +41,7 @@ class GitRepository:
         check_format(self._git_dir)
         self._clock = clock or _WallClock()
         self._database = GitDatabase(self._git_dir, object_dirs=object_dirs)
-        self._objects = ObjectStore(self._database)
+        self._objects = ObjectStore(self._database, _Shallow(self._git_dir / "shallow"))
         self._refs = GitRefs(self._git_dir, head_dir=Path(os.path.realpath(git_dir)))
         self._ledger = GitLedger(self._objects, self._refs, GitTurn(self._git_dir), self._clock.now_ms)
         self._unfinished = None if object_dirs else self._finish()
@@ -143,6 +143,27 @@ class GitLedger(LedgerLog):
     def recover(self) -> Sequence[Entry]:
         self._refs.sweep()
         return super().recover()
+
+
+class _Shallow:
+    """The commits that git's file ``shallow`` lists (git-clone(1) ``--depth``). It is read
+    again when it is another: a fetch may deepen the clone."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._ids: frozenset[str] = frozenset()
+
+    def __contains__(self, id: object) -> bool:
+        try:
+            status = os.stat(self._path)
+            seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if seen != self._seen:
+                self._ids = frozenset(self._path.read_text("ascii", "replace").split())
+                self._seen = seen
+        except FileNotFoundError:
+            return False
+        return id in self._ids
 
 
 def common_dir(git_dir: Path) -> Path:
