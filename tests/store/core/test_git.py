@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -358,3 +359,42 @@ def test_a_repository_of_another_user_is_not_opened(hub, git, tmp_path, monkeypa
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(trusted))
     with GitRepository(hub) as repository:
         assert repository.refs.all() == {}
+
+
+FULL = """
+import os, sys
+from pathlib import Path
+from workbench.domain.errors import WorldError
+from workbench.domain.ledger import RefMove
+from workbench.store.git.repository import GitRepository
+from workbench.store.git.settings import init_hub
+disk = Path(sys.argv[1])
+with GitRepository(init_hub(disk / "hub.git")) as hub:
+    tree = hub.objects.add_tree(None, {})
+    commit = hub.objects.add_commit(tree, parents=(), message="m", who="a", time_ms=0)
+    with open(disk / "fill", "wb", buffering=0) as fill:
+        try:
+            while fill.write(bytes(512)):
+                pass
+        except OSError:
+            pass
+    for write in (
+        lambda: hub.objects.add_blob(os.urandom(1000)),
+        lambda: hub.refs.swap([RefMove("refs/heads/main", new=commit)]),
+    ):
+        try:
+            write()
+        except WorldError as error:
+            print(str(error).replace(chr(10), " "))
+"""
+
+
+def test_on_a_full_disk_every_write_says_that_it_is_full(tmp_path):
+    """A real one: a small disk in memory, where this machine lets us mount one."""
+    small = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=2m small "$0" && exec "$@"', str(tmp_path)]
+    if shutil.which("unshare") is None or subprocess.run([*small, "true"], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    done = subprocess.run([*small, sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert all("the disk is full" in line and "free some space" in line for line in lines), lines

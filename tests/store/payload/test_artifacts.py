@@ -192,6 +192,22 @@ def hub_bytes(hub: Any) -> int:
     return sum(path.stat().st_size for path in (hub.path / "objects").rglob("*") if path.is_file())
 
 
+def test_a_checkout_into_a_place_that_cannot_be_replaced_says_so(
+    repository: Any, lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = lab.publish(repository, lab.folder("in", FILES))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for place in (Path("."), tmp_path / "here"):
+        with pytest.raises(Refused, match=r"the folder that you are in\n.*out"):
+            repository.artifacts.checkout(artifact, place)
+    monkeypatch.setattr(Path, "is_mount", lambda self: True)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(Refused, match="a mount point"):
+        repository.artifacts.checkout(artifact, tmp_path / "there")
+    assert os.listdir(tmp_path / "here") == os.listdir(tmp_path / "there") == []
+
+
 EVIL = b"*.c filter=evil\n"
 STAYS = {
     "character": {"a:b.txt": b""}, "device-name": {"src/aux.c": b""}, "leading-dash": {"d/-x": b""},

@@ -118,7 +118,8 @@ class GitDatabase:
                 except (pygit2.GitError, OSError) as error:
                     # `git prune` removes empty folders, also the one that libgit2 has just made for the object.
                     if "No such file" not in str(error) or attempt + 1 == _WRITE_ATTEMPTS:
-                        raise process.explain(f"storing a {kind}", str(error)) from error
+                        said = process.write_error(objects, len(data) + 4096) or str(error)
+                        raise process.explain(f"storing a {kind}", said) from error
         raise AssertionError("unreachable")
 
     def abbreviated(self, prefix: str) -> Sequence[ObjectId]:

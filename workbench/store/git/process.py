@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import subprocess
+import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +23,9 @@ from workbench.store.git import watchdog
 # On every command line of ours: durable before it is acknowledged, no hooks of whoever made the repository.
 _ALWAYS = ("-c", "core.fsync=all", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0")
 SERVICE_MARK = "workbench.service=true"  # tells our idle services from a person's git (see ``locks``)
+
+_PROBE_BYTES = 64 << 10
+_UNWRITTEN = re.compile(r"(?:couldn't|could not|unable to) (?:write|close|set|fsync)(?: file)? '(/[^']+)'")  # no reason
 
 _SAID_MAX_BYTES = 64 << 10  # of a service's messages: what is older is forgotten
 _END_S = 5.0
@@ -116,7 +120,21 @@ def explain(what: str, stderr: str) -> WorkbenchError:
         return WorldError(f"{what}: not a Git repository", "make one with `workbench init PATH`")
     if _CORRUPT.search(text):
         return Corrupt(f"{what}: {text}", "run `workbench doctor`; restore the object from a clone or a bundle")
+    if (unwritten := _UNWRITTEN.search(text)) and (said := write_error(Path(unwritten[1]).parent)):
+        return explain(what, said)
     return WorldError(f"{what}: {text}", "run `workbench doctor`")
+
+
+def write_error(folder: Path, size: int = 4096) -> str:
+    """What the system says to a write there, "" when it takes it: git and libgit2 do not always pass that on."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as probe:
+            for start in range(0, size, _PROBE_BYTES):
+                probe.write(bytes(min(_PROBE_BYTES, size - start)))
+            os.fsync(probe.fileno())
+    except OSError as error:
+        return error.strerror or ""
+    return ""
 
 
 def _not_started(git_dir: Path, error: FileNotFoundError) -> WorkbenchError:

@@ -6,6 +6,8 @@ All goes through the ports and ``Blobs``, so the same code serves Git and memory
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import random
 import shutil
 import tempfile
@@ -203,6 +205,8 @@ class StoredArtifacts:
     def checkout(self, artifact: Artifact, folder: Path) -> None:
         if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
             raise Refused(f"{folder} is there already", "name a new or an empty folder")
+        if folder.exists() and (what := _irreplaceable(folder)):
+            raise Refused(f"{folder} is {what}", f"name a folder that is not there yet, for example {folder / 'out'}")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -217,8 +221,10 @@ class StoredArtifacts:
             draft.chmod(0o755)
             draft.rename(folder)
         except OSError as error:
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise WorldError(
-                f"cannot write {folder}: {error.strerror}", "free disk space, or choose another"
+                f"cannot write {folder}: {error.strerror}",
+                "free disk space, or choose another disk" if is_full else "choose a place that you may write to",
             ) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -233,6 +239,13 @@ class StoredArtifacts:
 
 
 Pour = Callable[[Artifact, Sequence[FileEntry], Callable[[FileEntry], BinaryIO]], Iterator[FileEntry]]
+
+
+def _irreplaceable(folder: Path) -> str:
+    """What an empty folder is that the whole cannot be put in the place of at once."""
+    if folder.samefile(os.curdir):
+        return "the folder that you are in"
+    return "a mount point" if folder.resolve().is_mount() else ""
 
 
 class _Parts:
