@@ -208,6 +208,14 @@ def test_a_checkout_into_a_place_that_cannot_be_replaced_says_so(
     assert os.listdir(tmp_path / "here") == os.listdir(tmp_path / "there") == []
 
 
+def test_a_payload_is_paths_and_bytes_without_modes_and_empty_folders(hub: Any, lab: Any) -> None:
+    folder = lab.folder("in", {"run.sh": b"#!/bin/sh\n", "d/f": b""})
+    plain = hub.artifacts.stage(folder, lab.manifest()).tree
+    (folder / "run.sh").chmod(0o755)
+    (folder / "empty" / "inside").mkdir(parents=True)
+    assert hub.artifacts.stage(folder, lab.manifest()).tree == plain
+
+
 EVIL = b"*.c filter=evil\n"
 STAYS = {
     "character": {"a:b.txt": b""}, "device-name": {"src/aux.c": b""}, "leading-dash": {"d/-x": b""},
