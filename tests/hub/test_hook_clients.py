@@ -100,10 +100,10 @@ def hook_text(verb: str, language: str) -> str:
     return install.stamped((install._templates() / name).read_text(), sys.executable)
 
 
-def told(folder: Path, case: Case, language: str) -> Told:
-    """Run one client against a policy process that says what the case says."""
+def told(folder: Path, case: Case, language: str = "", *, text: str = "") -> Told:
+    """Run one client, or this hook, against a policy process that says what the case says."""
     hook = folder / case.verb
-    hook.write_text(hook_text(case.verb, language))
+    hook.write_text(text or hook_text(case.verb, language))
     hook.chmod(0o755)
     (folder / FOLDER).mkdir(exist_ok=True)
     path = folder / FOLDER / SOCKET
@@ -531,3 +531,28 @@ def test_a_hook_is_stamped_for_any_path_of_python() -> None:
         ).stdout.splitlines()
         assert words[:3] == [python, "-IS", "-c"]
         assert 'hook_client.main("pre-receive")' in words[3]
+
+
+ODD_NAMES = ["o'brien", 'quo"te', "back\\slash", "ends in \\", "new\nline", "é ☃", "$x `id` @y", "-x"]
+
+
+@needs_perl
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_hook_finds_an_installation_whatever_its_folder_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    perl, plain = ((install._templates() / f"pre-receive{end}").read_text() for end in (".perl", ""))
+    package, python = tmp_path / name / "workbench", tmp_path / name / "python"
+    shutil.copytree(CLI, package / "cli", ignore=shutil.ignore_patterns("__pycache__"))
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr("workbench.__file__", str(package / "__init__.py"))
+    for template in (perl, plain):
+        found = told(tmp_path, CASES["refused"], text=install.stamped(template, str(python)))
+        assert (found.code, found.stderr) == (1, b"workbench: refused: no\n")
+    hook = tmp_path / "handing-over"  # nobody answers any more: what would Perl start?
+    hook.write_text(install.stamped(perl, str(python)).replace(" exec ", ' print join "\\0", ', 1))
+    words = subprocess.run(["perl", hook], cwd=tmp_path, input=b"", capture_output=True).stdout.decode().split("\0")
+    assert (words[0], words[-1]) == (str(python), "pre-receive")
+    code = words[3].replace("hook_client.main(*sys.argv[1:])", "print(end=hook_client.__file__)")
+    done = subprocess.run([*words[:3], code], capture_output=True, text=True, env={"PYTHONUTF8": "1"})
+    assert done.stdout == str(package / "cli" / "hook_client.py"), done.stderr

@@ -56,21 +56,31 @@ def foreign_hooks(git_dir: Path, python: str = sys.executable) -> list[str]:
 
 
 def stamped(template: str, python: str) -> str:
-    """The hook with this Python and client; through ``sh`` where the path does not fit into a first line."""
+    """The hook with this Python and client, each quoted for the language it stands in; through ``sh`` where the path
+    does not fit into a first line."""
     client = str(Path(workbench.__file__).parent / "cli")
-    text = template.replace("@PYTHON@", python).replace("@CLIENT@", client)
-    first = text.partition("\n")[0]
-    if first.startswith("#!/bin/sh") or first == f"#!{PERL}":
-        quoted = python if first == f"#!{PERL}" else _quoted(python)
-        return template.replace("@PYTHON@", quoted).replace("@CLIENT@", client)
-    if len(first) <= _SHEBANG_BYTES and " " not in python:
-        return text
-    body = text.partition("\n")[2].strip()
-    return f"#!/bin/sh\nexec {_quoted(python)} -IS -c {_quoted(body)}\n"
+    if template.startswith(f"#!{PERL}\n"):
+        text = template.replace('"@CLIENT@"', _in_perl(_in_python(client)))  # Python in a string of Perl
+        return text.replace("@CLIENT@", _in_perl(client)).replace("@PYTHON@", _in_perl(python))
+    first, _, body = template.replace('"@CLIENT@"', _in_python(client)).partition("\n")
+    first = first.replace("@PYTHON@", python)
+    if len(os.fsencode(first)) <= _SHEBANG_BYTES and not set(python) & set(" \t\r\n"):
+        return f"{first}\n{body}"
+    return f"#!/bin/sh\nexec {_in_sh(python)} -IS -c {_in_sh(body.strip())}\n"
 
 
-def _quoted(text: str) -> str:
+def _in_sh(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _in_perl(text: str) -> str:
+    """Between single quotes."""
+    return text.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def _in_python(text: str) -> str:
+    """With its double quotes."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r") + '"'
 
 
 def _template(name: str) -> str:
