@@ -50,8 +50,15 @@ def race(folder: Path, *, processes: int, changes: int, kill_every_s: float, see
         started += 1
         return subprocess.Popen([sys.executable, "-c", _WORKER, str(hub), str(log), str(changes), f"{seed}-{started}"])
 
+    def acknowledged_now() -> int:
+        return log.stat().st_size // 41 if log.exists() else 0
+
     running = [start() for _ in range(processes)]
-    while not log.exists() or log.stat().st_size < changes * 41:
+    while (before := acknowledged_now()) < changes:
+        wanted, deadline = min(changes, before + pick.randrange(1, 40)), time.monotonic() + 120
+        while acknowledged_now() < wanted:  # or a slow machine would kill each before its first change
+            assert time.monotonic() < deadline, "nobody changes anything"
+            time.sleep(0.01)
         time.sleep(pick.uniform(0, 2 * kill_every_s))  # the moment of the kill is what is random here
         at = pick.randrange(processes)
         if running[at].poll() is None:
