@@ -180,7 +180,9 @@ def test_values_at_the_ends_of_what_is_allowed_are_answered(address: str, body: 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'"text"', b"[" * 100_000, b'{"prompt": NaN}'])
 def test_bodies_that_are_no_request_are_refused(address: str, content: bytes) -> None:
-    answer = httpx.post(f"{address}/v1/completions", content=content, headers={"content-type": "application/json"})
+    answer = httpx.post(
+        f"{address}/v1/completions", content=content, headers={"content-type": "application/json"}, timeout=60
+    )
     assert answer.status_code == 400
     assert answer.json()["error"]["message"]
 
@@ -210,16 +212,19 @@ def test_a_body_over_four_mebibytes_is_refused(address: str) -> None:
 )
 def test_only_this_machine_s_names_and_pages_are_answered(address: str, headers: dict[str, str], status: int) -> None:
     for path in ("/health", "/v1/models"):
-        assert httpx.get(f"{address}{path}", headers=headers).status_code == status
+        assert httpx.get(f"{address}{path}", headers=headers, timeout=60).status_code == status
 
 
 def test_a_form_of_another_site_cannot_post(address: str) -> None:
-    answer = httpx.post(f"{address}/v1/completions", content='{"prompt":"x"}', headers={"content-type": "text/plain"})
+    answer = httpx.post(
+        f"{address}/v1/completions", content='{"prompt":"x"}', headers={"content-type": "text/plain"}, timeout=60
+    )
     assert answer.status_code == 415
 
 
 def test_unknown_paths_and_methods_are_answered_in_the_same_shape(address: str) -> None:
-    for answer, status in ((httpx.get(f"{address}/v2"), 404), (httpx.get(f"{address}/v1/completions"), 405)):
+    for path, status in (("/v2", 404), ("/v1/completions", 405)):
+        answer = httpx.get(f"{address}{path}", timeout=60)
         assert answer.status_code == status
         assert answer.json()["error"]["message"]
 

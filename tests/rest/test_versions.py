@@ -438,8 +438,8 @@ def test_the_command_serves_under_the_address_it_listens_on(repository: GitRepos
         try:
             address = server.stdout.readline().split()[3]
             assert address.startswith("http://127.0.0.2:")
-            assert httpx.get(address).json()[0]["version"] == "v1.0.0"
-            assert httpx.get(address, headers={"host": "127.0.0.3"}).status_code == 421
+            assert httpx.get(address, timeout=60).json()[0]["version"] == "v1.0.0"
+            assert httpx.get(address, headers={"host": "127.0.0.3"}, timeout=60).status_code == 421
         finally:
             server.terminate()
             assert server.wait(20) in (0, -15, 143)
