@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -92,29 +91,21 @@ async def over_stdio(hub: Path, version: str, mode: str) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def over_http(hub: Path, version: str, mode: str) -> AsyncIterator[Any]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        command(hub, "--version", version, "--http", "--port", str(port)),
-        stdout=subprocess.DEVNULL,
+    with subprocess.Popen(
+        command(hub, "--version", version, "--http", "--port", "0"),
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
         env={**os.environ, "PYTHONWARNINGS": "default"},
-    )
-    try:
-        with anyio.fail_after(60):
-            while True:
-                try:
-                    await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
-                    break
-                except OSError:
-                    assert process.poll() is None
-                    await anyio.sleep(0.05)
-        async with Client(f"http://127.0.0.1:{port}/mcp", mode=mode) as client:
-            yield client
-    finally:
-        process.terminate()
-        process.wait(20)
+    ) as server:
+        assert server.stdout is not None
+        try:
+            address = server.stdout.readline().split(" on ")[1].strip()  # said when it listens
+            async with Client(address, mode=mode) as client:
+                yield client
+        finally:
+            server.terminate()
+            server.wait(20)
 
 
 TRANSPORTS = {"memory": in_memory, "stdio": over_stdio, "http": over_http}
