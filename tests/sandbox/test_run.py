@@ -186,7 +186,7 @@ def test_a_stage_with_a_temporary_folder_of_its_own_takes_no_slot_that_is_in_use
 def test_started_by_root_each_job_has_a_user_of_its_own_that_is_not_root(sandbox):
     mark = f"slots{os.getpid()}"
     with ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(sandbox.run, sh("sleep 1; true # " + mark)) for _ in range(2)]
+        running = [pool.submit(sandbox.run, sh("sleep 5; true # " + mark)) for _ in range(2)]
         seen: set[int] = set()
         while len(seen) < 2 and not all(job.done() for job in running):
             for process in psutil.process_iter(["cmdline", "uids"]):
