@@ -7,6 +7,9 @@ import json
 import os
 import random
 import signal
+import statistics
+import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,26 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "ci")
 # A shell that starts the tests in the background has Ctrl-C ignored, and every program under test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def slowness() -> float:
+    """How much more CPU time work takes here than on the machine of the promises ("under a second"); at least 1."""
+    return max(1.0, statistics.median(_fixed_work_cpu_s() for _ in range(5)) / 0.065)
+
+
+def _fixed_work_cpu_s() -> float:
+    """Hashing, inflating and looking names up: what the checks of hostile things do."""
+    start_s = time.process_time()
+    data = bytes(range(256)) * 4096
+    packed = zlib.compress(data, 1)
+    for _ in range(24):
+        hashlib.sha256(data).digest()
+        zlib.decompress(packed)
+    seen: dict[str, int] = {}
+    for name in sorted(f"{number * 7919 % 100_003:06}" for number in range(40_000)):
+        seen[name] = len(seen)
+    return time.process_time() - start_s
 
 
 @dataclass(frozen=True)

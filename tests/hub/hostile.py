@@ -141,17 +141,17 @@ def _artifact(manifest: bytes | dict, payload: bool = True, parent: bool = False
 
 
 def _repeats(files: int, chunks: int) -> Build:
-    """Two blobs of 16 MiB, named in another order by each file: 281 GiB in a pack of some kilobytes."""
+    """Two blobs of 4 MiB, named in another order by each file: 70 GiB in a pack of some kilobytes."""
 
     def build(o, h):
-        blobs = [o.blob(bytes([number]) * (16 << 20)) for number in range(2)]
+        blobs = [o.blob(bytes([number]) * (4 << 20)) for number in range(2)]
         entries = []
         for file in range(files):
             names = [b"%03d" % chunk for chunk in range(chunks)]
             group = o.tree(*[("100644", name, blobs[chunk % (file + 2) == 0]) for chunk, name in enumerate(names)])
             entries.append(("40000", b"%02d.bin" % file, o.tree(("40000", b"00", group))))
         listed = [
-            {"path": name.decode(), "sha256": "0" * 64, "size": chunks << 24, "chunks": chunks}
+            {"path": name.decode(), "sha256": "0" * 64, "size": chunks << 22, "chunks": chunks}
             for _, name, _ in entries
         ]
         manifest = json.dumps(_manifest(name="x", files=listed)).encode()
