@@ -27,12 +27,15 @@ class Desk:
         self.path = str(folder / "policy.sock")
         self.may_end = threading.Event()
         self.is_sound = True
+        self.fails = False
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)
         self._listener.listen(64)
         self.reception = Reception(self._listener, self._converse, lambda: self.is_sound)
 
     def _converse(self, connection: socket.socket, answer: Answer) -> None:
+        if self.fails:
+            raise MemoryError
         self.may_end.wait(30)
         answer.end(True)
 
@@ -97,6 +100,21 @@ def test_who_is_connected_when_it_closes_is_answered_and_nobody_comes_after_that
             stack.enter_context(desk.connect())
         desk.may_end.set()
         assert [rest(client) for client in clients] == [b"\x000"] * 10
+    desk.end()
+    assert eventually(lambda: num_threads() == 0)
+
+
+def test_a_conversation_that_ends_with_an_error_costs_no_thread(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.reception.open()
+    desk.fails = True
+    for _ in range(2 * MOST_FREE):
+        with desk.connect() as client:
+            assert rest(client) == b"", "without a verdict: the push is refused"
+    desk.fails = False
+    desk.may_end.set()
+    with desk.connect() as client:
+        assert rest(client) == b"\x000"
     desk.end()
     assert eventually(lambda: num_threads() == 0)
 

@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -299,9 +300,10 @@ class _Answers:
         self._ready.acquire()
 
     def _listen(self) -> None:
-        for line in iter(self._pipe.readline, b""):
-            if line.strip() == b"ok":
-                self._ready.release()
+        with suppress(OSError, MemoryError):  # what cannot be read has ended
+            for line in iter(self._pipe.readline, b""):
+                if line.strip() == b"ok":
+                    self._ready.release()
         # Nobody will take what this step makes: leave nothing of it running.
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)

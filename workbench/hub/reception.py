@@ -110,7 +110,11 @@ class Reception:
             self._begin(answer)
             if self._num_free < FREE:
                 self._add_thread()
-            self._converse(connection, answer)
+            try:
+                self._converse(connection, answer)
+            except Exception as error:  # noqa: BLE001 - out of memory, most likely: this thread still counts itself
+                print(f"policy: a push was left without an answer: {error!r}", file=sys.stderr, flush=True)
+                connection.close()
             if not self._go_on(answer):
                 return
 

@@ -6,6 +6,8 @@ import os
 import threading
 import time
 
+import pytest
+
 from workbench.store.git import watchdog
 from workbench.store.git.watchdog import Watchdog
 
@@ -20,6 +22,20 @@ def test_what_is_overdue_is_ended_once_and_what_is_in_time_never():
             time.sleep(0.01)
         time.sleep(2.5)  # past the end of what was in time
     assert ended == ["quick"]
+
+
+def test_where_there_was_no_thread_to_be_had_the_next_block_is_bounded_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    dog, ended = Watchdog(), threading.Event()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", _no_thread)
+        with pytest.raises(RuntimeError), dog.bounded(0.01, lambda: pytest.fail("it never began")):
+            pass
+    with dog.bounded(0.05, ended.set):
+        assert ended.wait(10)
+
+
+def _no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_nearer_deadline_wakes_a_thread_that_sleeps_towards_a_later_one():

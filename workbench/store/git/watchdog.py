@@ -25,12 +25,13 @@ class Watchdog:
         """Call ``end`` from another thread when the block takes longer than ``seconds``. It must not wait or raise."""
         key, deadline = object(), time.monotonic() + seconds
         with self._changed:
-            self._due[key] = (deadline, end)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+                thread.start()
+                self._thread = thread  # only now: where the system gave none, the next block asks again
             elif deadline < self._wakes_s:
                 self._changed.notify()
+            self._due[key] = (deadline, end)
         try:
             yield
         finally:
