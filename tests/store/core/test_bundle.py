@@ -52,6 +52,16 @@ def source(tmp_path: Path) -> Iterator[GitRepository]:
         yield made
 
 
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o027, 0o640), (0o022, 0o644)])
+def test_who_may_read_a_bundle_is_what_the_umask_says(source, tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        bundle(source, [RELEASE], tmp_path / "out.bundle")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out.bundle").stat().st_mode & 0o777 == mode
+
+
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[GitRepository]:
     with GitRepository(init_hub(tmp_path / "target.git"), clock=CountingClock()) as made:

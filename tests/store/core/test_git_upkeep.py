@@ -55,6 +55,14 @@ def test_init_mends_a_setting_that_someone_changed_and_keeps_what_is_theirs(hub,
     assert (hub / "info" / "attributes").read_text() == "*.png binary\npayload/** -delta\n"
 
 
+def test_settings_that_only_their_owner_may_read_stay_so(hub, git):
+    git(hub, "config", "receive.unpackLimit", "100")
+    (hub / "config").chmod(0o600)
+    init_hub(hub)
+    assert differing(hub, HUB) == []
+    assert (hub / "config").stat().st_mode & 0o777 == 0o600
+
+
 def test_init_refuses_a_folder_that_holds_something_else(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(Refused, match="not a bare Git repository"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -151,7 +152,8 @@ def _finished_or_nothing(out: Path) -> Iterator[BinaryIO]:
     if out.exists() and not out.is_file():  # a folder, or a device that a rename would take the place of
         raise UserError(f"cannot write {out}: it is there and is no plain file", "give the path of a file")
     try:
-        descriptor, fresh = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+        fresh = out.with_name(f".{out.name}.{secrets.token_hex(4)}")  # not by mkstemp: who may read it, the umask says
+        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}", "give a path that you may write to") from error
     try:
@@ -159,10 +161,9 @@ def _finished_or_nothing(out: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(descriptor)
-        os.chmod(fresh, 0o644)
         os.replace(fresh, out)
     except BaseException:
-        Path(fresh).unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
         raise
 
 

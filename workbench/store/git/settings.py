@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -172,6 +173,7 @@ def _append(config: Path, settings: Mapping[str, str]) -> None:
     lock = config.with_name("config.lock")
     try:
         with open(lock, "x") as file:
+            os.chmod(lock, stat.S_IMODE(config.stat().st_mode))  # a config may hold what only its owner may read
             before = config.read_text()
             file.write(before + ("" if before.endswith("\n") or not before else "\n") + "\n".join(lines) + "\n")
             file.flush()
