@@ -50,7 +50,7 @@ def test_a_push_is_undone_by_its_number_and_redone_by_that_of_the_undo(cli: Any,
     assert done.returncode == 0, done.stderr
     assert "entry 3: not meant" in done.stdout
     assert "refs/heads/topic: " in done.stdout
-    assert done.stdout.rstrip().endswith("-> absent")
+    assert done.stdout.splitlines()[-2].endswith("-> absent")
     after = refs(hub)
     assert "refs/heads/topic" not in after
     assert after["refs/heads/main"] != before["refs/heads/main"]
@@ -73,6 +73,12 @@ def test_in_the_clone_it_says_how_the_clone_catches_up_and_that_works(cli: Any, 
     subprocess.run(["sh", "-c", command], cwd=clone, check=True, capture_output=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True).stdout.strip()
     assert head == refs(hub)["refs/heads/main"]
+
+
+def test_where_main_went_back_it_says_what_a_clone_brings_back(cli: Any, hub: Path) -> None:
+    old = refs(hub)["refs/heads/main"][:12]
+    assert f"a clone that still has {old} brings it back" in cli(hub, "undo", "2").stdout
+    assert "brings it back" not in cli(hub, "undo", "3").stdout, "the redo goes forward"
 
 
 def test_what_was_pushed_on_top_is_not_undone_with_it(cli: Any, hub: Path) -> None:

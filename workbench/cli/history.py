@@ -157,7 +157,7 @@ def undo(
     """Take a pin or promotion back: channels and branches stand again where they stood. Tags stay.
 
     An entry is a number of [bold]workbench log --ledger[/bold]; a push of several refs or another undo is taken back
-    only when it is named.
+    only when it is named. A clone that still has what was undone brings it back with its next push of main.
 
     Example: [bold]workbench undo --why "worse on short prompts"[/bold]
     """
@@ -178,6 +178,16 @@ def undo(
         emit(f"next:  git fetch {remote} && git rebase --onto {remote}/main {main.old[:12]}     if your main has it")
     elif main and main_is_checked_out(location):
         emit("next:  git restore --staged --worktree state     main has moved back under your work tree")
+    if main and location.store != location.clone and not _came_before(location.store, main.old, main.new):
+        emit(f"note:  a clone that still has {main.old[:12]} brings it back with its next push of main")
+
+
+def _came_before(git_dir: str, old: str, new: str) -> bool:
+    """Whether main moved forward, or from or to nothing."""
+    from workbench.app import person_git
+
+    is_absent = not old.strip("0") or not new.strip("0")
+    return is_absent or not person_git.run("--git-dir", git_dir, "merge-base", "--is-ancestor", old, new).returncode
 
 
 def _stand(id: str) -> str:
