@@ -115,7 +115,10 @@ def told(folder: Path, case: Case, language: str = "", *, text: str = "") -> Tol
     requests: list[bytes] = []
 
     def answer() -> None:
-        connection = listener.accept()[0]
+        try:
+            connection = listener.accept()[0]
+        except TimeoutError:
+            return
         with connection:
             data = b""
             while part := connection.recv(65536):
@@ -133,10 +136,12 @@ def told(folder: Path, case: Case, language: str = "", *, text: str = "") -> Tol
             os.fchdir(here)
             os.close(here)
         listener.listen(1)
+        listener.settimeout(20)  # for a hook that fails before it asks
         server = threading.Thread(target=answer)
         server.start()
         done = subprocess.run([hook], cwd=folder, input=case.stdin, capture_output=True, env=environment, timeout=30)
         server.join()
+    assert requests, done.stderr
     return Told(requests[0], done.returncode, done.stdout, done.stderr)
 
 
