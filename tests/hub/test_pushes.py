@@ -19,6 +19,7 @@ def started(hub):  # type: ignore[no-untyped-def]
     hub.commit("first", README="hello\n")
     hub.git("tag", "-a", "v1.0.0", "-m", "one")
     assert hub.push("-o", "ci.skip", "main", "v1.0.0").accepted
+    hub.settle()
     return hub
 
 
@@ -67,7 +68,7 @@ def test_a_ref_that_may_not_move_is_refused_and_nothing_changes(
     shared_hub, prepare: str, refspec: str, says: str
 ) -> None:  # type: ignore[no-untyped-def]
     before = shared_hub.refs()
-    subprocess.run(["sh", "-c", prepare], cwd=shared_hub.clone, check=True, capture_output=True)
+    subprocess.run(["sh", "-c", prepare], cwd=shared_hub.clone, check=True, capture_output=True, env=shared_hub.env)
     pushed = shared_hub.push(refspec)
     assert not pushed.accepted
     assert says in pushed.text
