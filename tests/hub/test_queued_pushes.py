@@ -231,7 +231,7 @@ def test_two_pushes_that_race_end_as_git_says_and_lose_no_run(desk: Any, toy_fil
             thread.join()
         assert len(accepted) == 2
         tip = hub.refs()["refs/heads/main"]
-        assert tip == accepted[-1][1]
+        assert tip in [commit for _, commit in accepted]
         for _, commit in accepted:
             hub.git("merge-base", "--is-ancestor", commit, tip, folder=hub.path)
     assert len(told) == len(set(told)) == 9
