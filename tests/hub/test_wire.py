@@ -65,7 +65,7 @@ import sys, time
 from workbench.app import hub_host
 from workbench.hub.policy_server import PolicyServer
 def judge(self, request):
-    time.sleep(3.5)
+    time.sleep(6.5)
     raise SystemError("not a verdict")
 PolicyServer._judge = judge
 hub_host.main(["policy", sys.argv[1]])
