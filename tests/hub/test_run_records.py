@@ -13,6 +13,7 @@ import pytest
 
 from workbench.domain.errors import Conflict, Corrupt, NotFound, UserError
 from workbench.domain.ids import make_ulid
+from workbench.domain.refs import Kind
 from workbench.domain.run import RunRecord, State
 from workbench.hub import runs
 from workbench.pipeline import records, watch
@@ -43,6 +44,18 @@ def test_a_waiting_run_that_is_cancelled_never_begins(toy_desk: Any, toy_files: 
     assert toy_desk.waiting() == []
     with pytest.raises(Conflict, match="cancelled already"):
         toy_desk.cancel(run)
+
+
+def test_what_the_steps_of_a_run_read_may_leave_the_cache_when_it_has_ended(toy_desk: Any, toy_files: Files) -> None:
+    """The worker lives on for as long as pushes come."""
+    toy_desk.under_test.edit(toy_files("words that no other test has"))
+    toy_desk.told(toy_desk.under_test.push("main"))
+    toy_desk.work()
+    read = toy_desk.repository.artifacts.latest(Kind.RAW, "toy")
+    folder = Path(os.environ["WORKBENCH_CACHE_DIR"]) / "folders" / toy_desk.repository.artifacts.get(read).tree
+    assert folder.is_dir()
+    toy_desk.repository.cache.trim(0)
+    assert not folder.exists()
 
 
 def test_cancelling_one_of_the_waiting_leaves_the_others(toy_desk: Any, toy_files: Files) -> None:

@@ -183,6 +183,7 @@ class Worker:
                 if jobs:
                     self._note(quiet)
                     self._run(push, jobs, options)
+                    self.hub.repository.cache.close()  # what its steps read may leave the cache again
                 elif options.skip:
                     self._note(quiet)
                     self._handled(push, "nothing was run: -o ci.skip", {"skipped": True})

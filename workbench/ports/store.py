@@ -251,6 +251,10 @@ class Cache(Protocol):
         """Drop what was used least recently and is not pinned, down to the limit; bytes freed."""
         ...
 
+    def close(self) -> None:
+        """What this process was given may be dropped from now on; it may go on asking."""
+        ...
+
 
 class RunCache(Protocol):
     """Action key -> what it made, kept in Git."""
