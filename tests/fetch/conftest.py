@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,14 @@ FILES = {
     "PKG-INFO": b"Metadata-Version: 2.4\nName: demo\nVersion: 1.0\nLicense-Expression: MIT\n",
     "setup.py": b"raise SystemExit('build code ran')\n",
 }
+
+
+@pytest.fixture
+def file_mode() -> int:
+    """Of a plain new file, under the umask of whoever runs the tests."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return 0o644 & ~umask
 
 
 def sdist(name: str = "demo", version: str = "1.0", files: dict[str, bytes] | None = None) -> bytes:

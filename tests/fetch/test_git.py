@@ -121,12 +121,12 @@ def test_a_place_without_a_repository_is_an_error(repo: Repo, tmp_path: Path):
         fetch(repo, "1" * 40, location=str(tmp_path / "nothing"), into="again")
 
 
-def test_an_executable_file_is_taken_without_its_mode(repo: Repo):
+def test_an_executable_file_is_taken_without_its_mode(repo: Repo, file_mode: int):
     repo.commit(**{"a.rs": b"fn a() {}\n"})
     (repo.path / "a.rs").chmod(0o755)
     done, into = fetch(repo, repo.commit())
     assert done.files == ("a.rs",)
-    assert (into / "a.rs").stat().st_mode & 0o777 == 0o644
+    assert (into / "a.rs").stat().st_mode & 0o777 == file_mode
 
 
 def test_each_kind_of_source_finds_its_fetcher_and_another_is_refused(repo: Repo, tmp_path: Path):
