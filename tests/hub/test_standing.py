@@ -77,10 +77,12 @@ def copied(hub: Path, to: Path) -> None:
 
 
 def removed(folder: Path) -> None:
-    """Also where its processes live, and take away what is theirs at the same time."""
-    for _ in range(5):
-        with suppress(FileNotFoundError):
-            return shutil.rmtree(folder)
+    """Also where its processes live, and write or take away what is theirs at the same time."""
+    for _ in range(20):
+        with suppress(OSError):
+            shutil.rmtree(folder)
+        if not folder.exists():
+            return
     raise AssertionError("it cannot be removed")
 
 
