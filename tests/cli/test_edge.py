@@ -50,7 +50,7 @@ def test_closed_streams_are_taken_as_they_are(clone: Path, question: list[str]) 
 @pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["text", "json"])
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
 def test_names_that_a_locale_lacks_are_shown(tmp_path: Path, locale: dict[str, str], as_json: list[str]) -> None:
-    place = os.fsencode(tmp_path) + b"/caf\xe9 \xe2\x82\xac"
+    place = os.fsencode(tmp_path) + b"/caf\xc3\xa9 \xe2\x82\xac"
     os.mkdir(place)
     for command in (
         ["init", "agent", *as_json],
@@ -62,6 +62,24 @@ def test_names_that_a_locale_lacks_are_shown(tmp_path: Path, locale: dict[str, s
         assert b"Traceback" not in done.stderr
         if "--json" in command:
             assert "agent" in json.dumps(json.loads(done.stdout.decode("utf-8")))
+        if command[0] == "init":  # what it shows from now on has a name that is no text
+            open(place + b"/agent/\xe9", "wb").close()
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["text", "json"])
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
+def test_a_place_whose_name_is_no_text_is_refused_for_a_hub(
+    tmp_path: Path, locale: dict[str, str], as_json: list[str]
+) -> None:
+    """What runs there could not be written down."""
+    place = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(place)
+    command = [*COMMAND, "init", "agent", *as_json]
+    done = subprocess.run(command, cwd=place, env=environment(**locale), capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: the path of a hub is UTF-8, and this one is not\n")
+    assert b"Traceback" not in done.stderr
+    assert os.listdir(place) == []
 
 
 @pytest.mark.parametrize(

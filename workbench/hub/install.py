@@ -39,8 +39,8 @@ def check_place(git_dir: Path) -> None:
 def wrong_place(git_dir: Path) -> str:
     """What to do where this path cannot be written down in a run's record; empty where it can."""
     try:
-        os.path.abspath(git_dir).encode()
-    except UnicodeEncodeError:
+        os.fsencode(os.path.abspath(git_dir)).decode()  # its bytes, whatever this process's locale reads into them
+    except UnicodeDecodeError:
         return "rename the folder whose name is not UTF-8, or take another one"
     return ""
 
