@@ -84,6 +84,16 @@ def _walk(toy) -> subprocess.Popen:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
+def _killed(toy, pipe: Path) -> int:
+    """A walker is killed while its stage waits at the step where it stops; the stage's process."""
+    walker = _walk(toy)
+    stage = int(pipe.read_text())  # returns when it waits there
+    walker.kill()
+    walker.communicate()
+    pipe.unlink()
+    return stage
+
+
 def _undisturbed(toy, new_repository, pipe: Path) -> dict[str, str]:
     """The trees that the same commit makes in another repository, where nothing waits."""
     assert not pipe.exists()
@@ -112,12 +122,7 @@ def _wait_for_end(pid: int) -> None:
 
 def test_a_walker_killed_while_a_stage_runs_leaves_an_abandoned_run_that_resumes(toy, new_repository, pipe) -> None:
     _counter(toy, pipe)
-    walker = _walk(toy)
-    stage = int(pipe.read_text())  # returns when the stage waits at its fifth step
-    walker.kill()
-    walker.communicate()
-    pipe.unlink()
-
+    stage = _killed(toy, pipe)
     (found,) = abandon_dead(toy.repository, toy.clock)
     _wait_for_end(stage)
     assert found.state is State.ABANDONED
@@ -137,11 +142,7 @@ def test_a_walker_killed_while_a_stage_runs_leaves_an_abandoned_run_that_resumes
 
 def test_a_new_run_takes_the_checkpoint_of_a_dead_one(toy, new_repository, pipe) -> None:
     _counter(toy, pipe)
-    walker = _walk(toy)
-    int(pipe.read_text())
-    walker.kill()
-    walker.communicate()
-    pipe.unlink()
+    _killed(toy, pipe)
     abandon_dead(toy.repository, toy.clock)
     record = toy.run()
     assert b"resumed after 4" in (toy.repository.runs.read(record.id, "log/words.txt") or b"")
@@ -151,11 +152,7 @@ def test_a_new_run_takes_the_checkpoint_of_a_dead_one(toy, new_repository, pipe)
 
 def test_a_checkpoint_is_found_past_any_number_of_other_runs(toy, pipe) -> None:
     _counter(toy, pipe)
-    walker = _walk(toy)
-    int(pipe.read_text())
-    walker.kill()
-    walker.communicate()
-    pipe.unlink()
+    _killed(toy, pipe)
     abandon_dead(toy.repository, toy.clock)
     for _ in range(40):
         record = toy.run(settings=Settings(WHO, 2, is_stopped=lambda: True))
@@ -178,11 +175,7 @@ def test_a_walker_that_is_told_to_end_takes_its_stage_along(toy, pipe, number: s
 
 def test_a_new_run_ends_what_a_killed_walker_left_running(toy, pipe) -> None:
     _counter(toy, pipe)
-    walker = _walk(toy)
-    stage = int(pipe.read_text())
-    walker.kill()
-    walker.communicate()
-    pipe.unlink()
+    stage = _killed(toy, pipe)
     assert toy.run().error == ""
     _wait_for_end(stage)
 

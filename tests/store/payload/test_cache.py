@@ -14,6 +14,7 @@ import pytest
 
 from workbench.domain.errors import Corrupt, Refused, WorldError
 from workbench.store.payload import cache as cache_module
+from workbench.store.payload import kept
 from workbench.store.payload.cache import PayloadCache, default_folder
 
 FILES = {"a.bin": b"a" * 1000, "sub/b.txt": b"b" * 500}
@@ -77,7 +78,7 @@ def test_a_changed_or_lost_file_is_made_again(repository: Any, artifact: Any, wh
             path.write_bytes(b"x" * 1000)
         elif damage == "size":
             os.truncate(path, 3)
-            os.utime(path, ns=(0, cache_module._MTIME_NS))
+            os.utime(path, ns=(0, kept.MTIME_NS))
         elif damage == "gone":
             path.unlink()
         path = take()
@@ -116,7 +117,7 @@ def test_rot_that_leaves_no_trace_is_found_by_hashing(repository: Any, artifact:
     path.chmod(0o644)
     path.write_bytes(b"x" * 1000)
     path.chmod(0o444)
-    os.utime(path, ns=(0, cache_module._MTIME_NS))
+    os.utime(path, ns=(0, kept.MTIME_NS))
     assert repository.cache.verify() == [artifact.manifest.files[0].sha256]
     assert repository.cache.verify() == []
     assert (repository.cache.folder(artifact) / "a.bin").read_bytes() == FILES["a.bin"]
@@ -130,8 +131,8 @@ def test_a_file_from_before_the_machine_started_is_hashed_again(
     path.chmod(0o644)
     path.write_bytes(b"\0" * 1000)  # what a power cut leaves of a file that was not synced
     path.chmod(0o444)
-    os.utime(path, ns=(0, cache_module._MTIME_NS))
-    monkeypatch.setattr(cache_module, "_boot_time", lambda: time.time() + 1)
+    os.utime(path, ns=(0, kept.MTIME_NS))
+    monkeypatch.setattr(cache_module, "boot_time", lambda: time.time() + 1)
     assert repository.cache.file(artifact, "a.bin").read_bytes() == FILES["a.bin"]
 
 
@@ -143,9 +144,9 @@ def test_a_file_from_the_future_is_hashed_again(
     path.chmod(0o644)
     path.write_bytes(b"\0" * 1000)
     path.chmod(0o444)
-    os.utime(path, ns=(0, cache_module._MTIME_NS))
-    monkeypatch.setattr(cache_module, "_boot_time", lambda: 10.0)
-    monkeypatch.setattr(cache_module, "_now", lambda: 100.0)
+    os.utime(path, ns=(0, kept.MTIME_NS))
+    monkeypatch.setattr(cache_module, "boot_time", lambda: 10.0)
+    monkeypatch.setattr(kept, "_now", lambda: 100.0)
     assert repository.cache.file(artifact, "a.bin").read_bytes() == FILES["a.bin"]
 
 

@@ -17,14 +17,12 @@ use one folder. Not here: which artifact is wanted, and where the folder is (a s
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import shutil
 import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +32,19 @@ from workbench.domain.errors import Refused, WorldError
 from workbench.domain.manifest import FileEntry
 from workbench.ports.store import Artifact
 from workbench.store.payload.artifacts import Pour
+from workbench.store.payload.kept import (
+    MTIME_NS,
+    boot_time,
+    holds_no_more_than,
+    is_of_this_boot,
+    link,
+    remove_tree,
+    sha256_of,
+    untouched,
+)
 from workbench.store.payload.names import check_path
 
 DEFAULT_LIMIT_BYTES = 50 << 30
-_MTIME_NS = 1_000_000_000  # of every file that is whole: writing to it changes that
 _DRAFT_MAX_AGE_S = 24 * 3600
 
 
@@ -145,7 +152,7 @@ class PayloadCache:
         with self._lock, _readable_errors(self._folder):
             self._prepare()
             for path in sorted((self._folder / "files").glob("??/*")):
-                if _sha256_of(path) != path.name:
+                if sha256_of(path) != path.name:
                     bad.append(path.name)
                     path.unlink(missing_ok=True)
             for folder in sorted((self._folder / "folders").iterdir()) if bad else ():
@@ -171,19 +178,19 @@ class PayloadCache:
             status = path.lstat()
         except FileNotFoundError:
             return False
-        if not _untouched(status, entry.size):
+        if not untouched(status, entry.size):
             self._discard(path)
             return False
-        if not _is_of_this_boot(status, _boot_time()) and not self._still_good(path, entry.sha256):
+        if not is_of_this_boot(status, boot_time()) and not self._still_good(path, entry.sha256):
             self._discard(path)
             return False
         return True
 
     def _still_good(self, path: Path, sha256: str) -> bool:
         """Hash a file from before the machine started; a good one is marked as seen."""
-        if _sha256_of(path) != sha256:
+        if sha256_of(path) != sha256:
             return False
-        os.utime(path, ns=(time.time_ns(), _MTIME_NS), follow_symlinks=False)
+        os.utime(path, ns=(time.time_ns(), MTIME_NS), follow_symlinks=False)
         return True
 
     def _discard(self, path: Path) -> None:
@@ -209,7 +216,7 @@ class PayloadCache:
                 draft, name = drafts.pop(), names.pop()
                 with draft:
                     os.fchmod(draft.fileno(), 0o444)
-                os.utime(name, ns=(time.time_ns(), _MTIME_NS))
+                os.utime(name, ns=(time.time_ns(), MTIME_NS))
                 place = self._place(entry.sha256)
                 place.parent.mkdir(exist_ok=True)
                 with suppress(FileExistsError):  # another process was faster, with the same content
@@ -224,17 +231,17 @@ class PayloadCache:
     # --- folders ------------------------------------------------------------------------------------------------------
 
     def _folder_usable(self, target: Path, files: tuple[FileEntry, ...]) -> bool:
-        if target.is_symlink() or not target.is_dir() or not _holds_no_more_than(target, files):
+        if target.is_symlink() or not target.is_dir() or not holds_no_more_than(target, files):
             return False
-        booted = _boot_time()
+        booted = boot_time()
         for entry in files:
             try:
                 status = (target / entry.path).lstat()
             except FileNotFoundError:
                 return False
-            if not _untouched(status, entry.size):
+            if not untouched(status, entry.size):
                 return False
-            if not _is_of_this_boot(status, booted) and not self._still_good(target / entry.path, entry.sha256):
+            if not is_of_this_boot(status, booted) and not self._still_good(target / entry.path, entry.sha256):
                 return False
         return True
 
@@ -255,13 +262,13 @@ class PayloadCache:
                 if path.parent not in made:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     made |= {path.parent, *(parent for parent in path.parents if draft in parent.parents)}
-                _link(self._place(entry.sha256), path)
+                link(self._place(entry.sha256), path)
             for folder in sorted(made - {draft}, reverse=True):
                 folder.chmod(0o555)
             draft.rename(target)
             target.chmod(0o555)
         except BaseException:
-            _remove_tree(draft)
+            remove_tree(draft)
             raise
 
     def _drop_folder(self, folder: Path) -> None:
@@ -272,7 +279,7 @@ class PayloadCache:
         away = Path(tempfile.mkdtemp(dir=self._folder / "drafts"))
         folder.chmod(0o755)
         folder.rename(away / "gone")
-        _remove_tree(away)
+        remove_tree(away)
 
     # --- room ---------------------------------------------------------------------------------------------------------
 
@@ -342,7 +349,7 @@ class PayloadCache:
         for draft in (self._folder / "drafts").iterdir():
             with suppress(FileNotFoundError):
                 if draft.lstat().st_ctime < oldest:  # the mtime of a file that is nearly in place is long ago
-                    _remove_tree(draft) if draft.is_dir() else draft.unlink()
+                    remove_tree(draft) if draft.is_dir() else draft.unlink()
 
     # --- places and locks ---------------------------------------------------------------------------------------------
 
@@ -384,79 +391,6 @@ def _entry(artifact: Artifact, path: str) -> FileEntry:
         names = ", ".join(file.path for file in artifact.manifest.files[:10])
         raise Refused(f"{artifact.tag.short} has no file {path!r}", f"it has {names}")
     return entry
-
-
-def _untouched(status: os.stat_result, size: int) -> bool:
-    return (
-        stat.S_ISREG(status.st_mode)
-        and status.st_size == size
-        and status.st_mtime_ns == _MTIME_NS
-        and not status.st_mode & 0o222
-    )
-
-
-def _holds_no_more_than(target: Path, files: Sequence[FileEntry]) -> bool:
-    """Whether nobody has put anything among the files: they are read-only, but not for who owns them."""
-    room = {"": 0}
-    for entry in files:
-        parts = entry.path.split("/")
-        for depth in range(len(parts)):
-            folder = "/".join(parts[:depth])
-            room.setdefault(folder, 0)
-        room["/".join(parts[:-1])] += 1
-    for folder in room:
-        if folder:
-            room[folder.rpartition("/")[0]] += 1
-    try:
-        return all(
-            not (target / folder).is_symlink() and len(os.listdir(target / folder)) <= most
-            for folder, most in room.items()
-        )
-    except OSError:
-        return False
-
-
-def _link(source: Path, target: Path) -> None:
-    """A hard link; a file that has too many of them (65,000 on ext4) is copied."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-        target.chmod(0o444)
-        os.utime(target, ns=(time.time_ns(), _MTIME_NS))
-
-
-def _remove_tree(folder: Path) -> None:
-    """Remove a folder of ours whose folders may be read-only."""
-    for parent, folders, _ in os.walk(folder):
-        for name in (".", *folders):
-            with suppress(OSError):
-                os.chmod(os.path.join(parent, name), 0o700)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sha256_of(path: Path) -> str:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:
-        return ""
-    with open(fd, "rb", buffering=0) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _is_of_this_boot(status: os.stat_result, booted: float) -> bool:
-    """Whether a file was written since the machine started. One from the future was not: the clock has gone back, as
-    that of a machine without a battery does at each start."""
-    return booted <= status.st_ctime <= _now() + 1
-
-
-def _now() -> float:
-    return time.time()
-
-
-def _boot_time() -> float:
-    """When the machine started, in Unix time."""
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @contextmanager
