@@ -157,6 +157,7 @@ def test_a_changed_byte_is_reported_or_nothing_depends_on_it(good: Whole) -> Non
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_two_thousand_changed_bytes_are_reported_or_nothing_depends_on_them(good: Whole) -> None:
     first = int(os.environ.get("WORKBENCH_SEED", "1000"))
     reported = sum(is_reported_or_harmless(good, seed) for seed in range(first, first + 2000))
