@@ -157,11 +157,11 @@ def test_a_changed_byte_is_reported_or_nothing_depends_on_it(good: Whole) -> Non
 
 
 @pytest.mark.long
-@pytest.mark.timeout(3600)
-def test_two_thousand_changed_bytes_are_reported_or_nothing_depends_on_them(good: Whole) -> None:
-    first = int(os.environ.get("WORKBENCH_SEED", "1000"))
-    reported = sum(is_reported_or_harmless(good, seed) for seed in range(first, first + 2000))
-    assert reported >= 500
+@pytest.mark.parametrize("quarter", range(4))  # each within the time of any test, also beside one that takes both cores
+def test_two_thousand_changed_bytes_are_reported_or_nothing_depends_on_them(good: Whole, quarter: int) -> None:
+    first = int(os.environ.get("WORKBENCH_SEED", "1000")) + 500 * quarter
+    reported = sum(is_reported_or_harmless(good, seed) for seed in range(first, first + 500))
+    assert reported >= 125
 
 
 def test_every_object_that_the_ref_reaches_is_looked_at(loose: Whole) -> None:
