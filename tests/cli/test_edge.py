@@ -137,3 +137,25 @@ def test_the_systems_refusals_are_explained() -> None:
     refused = as_world_error(PermissionError(13, "Permission denied", "/x/y"))
     assert refused.what == "Permission denied: /x/y"
     assert "write" in refused.hint
+
+
+CRASHES = """
+from workbench.cli.edge import ended
+from workbench.domain.errors import NativeCrash
+def crashes():
+    raise NativeCrash("llama.cpp in complete", "SIGSEGV", given="a.gguf", log=["last words"])
+raise SystemExit(ended(crashes, as_json=True))
+"""
+
+
+def test_a_native_crash_has_an_exit_code_and_tells_its_parts() -> None:
+    done = subprocess.run([sys.executable, "-c", CRASHES], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 10
+    assert done.stderr.splitlines()[:2] == [
+        "error: llama.cpp in complete crashed (SIGSEGV) on a.gguf",
+        "  | last words",
+    ]
+    told = json.loads(done.stdout)
+    assert told["exit_code"] == 10
+    assert (told["crashed"], told["ended"], told["given"]) == ("llama.cpp in complete", "SIGSEGV", "a.gguf")
+    assert told["log"] == ["last words"]

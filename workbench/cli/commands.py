@@ -18,7 +18,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="A Git-native, version-controlled workbench for local code agents.",
     epilog="Exit codes: 0 done · 1 a check failed · 2 wrong use · 3 refused by a rule · 4 not found · 5 lost a race · "
-    "6 the machine failed · 7 a tool is missing · 8 corrupt data · 9 a stage failed · 130 interrupted",
+    "6 the machine failed · 7 a tool is missing · 8 corrupt data · 9 a stage failed · 10 native code crashed · "
+    "130 interrupted",
 )
 
 

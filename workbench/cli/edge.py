@@ -1,7 +1,7 @@
 """The edge of the process: streams that take any text, and every end as an exit code. Imports next to nothing.
 
 An error is two lines on standard error: what is wrong, what to do. With ``--json`` standard output also gets it, as one
-line of the shape that a stage's ``error.json`` has.
+line of the shape that a stage's ``error.json`` has; that of a native crash has its parts besides.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import os
 import sys
 
-from workbench.domain.errors import UserError, WorkbenchError, WorldError
+from workbench.domain.errors import NativeCrash, UserError, WorkbenchError, WorldError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ def _tell_programs(error: WorkbenchError) -> None:
     import json
 
     body = {"error": type(error).__name__, "what": error.what, "hint": error.hint, "exit_code": error.exit_code}
+    if isinstance(error, NativeCrash):
+        body |= {"crashed": error.crashed, "ended": error.ended, "given": error.given, "log": list(error.log)}
     sys.stdout.write(json.dumps({"format": 1, **body}, ensure_ascii=False, sort_keys=True) + "\n")
 
 

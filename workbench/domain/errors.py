@@ -10,12 +10,19 @@
     └── WorldError       the world failed (disk, tool, network, corrupt object)         exit 6
         ├── ToolMissing  a program is not installed; names the command that installs it exit 7
         ├── Corrupt      stored bytes do not match their digest                         exit 8
-        └── StageFailed  a stage process ended with an error                            exit 9
+        ├── StageFailed  a stage process ended with an error                            exit 9
+        └── NativeCrash  native code crashed, took all memory or hung; its process ended exit 10
 
 Our own bugs are assertions and surface as tracebacks.
 """
 
 from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+OUT_OF_MEMORY, NO_ANSWER = "out of memory", "no answer"  # how native code may end besides by a signal
+LOG_LINES, LOG_WIDTH = 20, 300  # what an error tells of a log: the end of it
 
 
 class WorkbenchError(Exception):
@@ -66,3 +73,47 @@ class Corrupt(WorldError):
 
 class StageFailed(WorldError):
     exit_code = 9
+
+
+class NativeCrash(WorldError):
+    """Native code (a library in C, C++ or Rust) ended its process, or the process had to be ended. It is no verdict on
+    what the code was given.
+
+    ``crashed`` names the library and the step ("llama.cpp in package"). ``ended`` is a signal's name ("SIGSEGV"),
+    ``OUT_OF_MEMORY`` or ``NO_ANSWER``. ``given`` is the input, ``log`` the last lines that the process wrote, made
+    printable.
+    """
+
+    exit_code = 10
+
+    def __init__(self, crashed: str, ended: str, *, given: str = "", log: Sequence[str] = (), hint: str = "") -> None:
+        how = _HOW.get(ended, f"crashed ({ended})")
+        super().__init__(f"{crashed} {how}" + (f" on {_shown(given)}" if given else ""), hint or _NEXT.get(ended, _TRY))
+        self.crashed = crashed
+        self.ended = ended
+        self.given = given
+        self.log = tuple(_shown(line) for line in log if line.strip())[-LOG_LINES:]
+
+    def __str__(self) -> str:
+        return "\n  ".join((self.what, *(f"| {line}" for line in self.log), self.hint))
+
+
+_HOW = {OUT_OF_MEMORY: "ran out of memory", NO_ANSWER: "gave no answer in time"}
+_TRY = "the library or this machine is at fault, not the input: `workbench doctor` tries each library"
+_NEXT = {
+    OUT_OF_MEMORY: "free some memory, or give it less at once",
+    NO_ANSWER: "run it again when the machine has less to do; `workbench doctor` tries each library",
+}
+
+
+def signal_name(number: int) -> str:
+    """``SIGSEGV`` for 11."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _shown(text: str) -> str:
+    """Printable, and not longer than a line of a terminal or three: whatever crashed may have written anything."""
+    return "".join(c if c.isprintable() else " " for c in text[:LOG_WIDTH]).strip()
