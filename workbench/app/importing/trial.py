@@ -7,29 +7,21 @@ Not here: what is asked of the model (``inference.trial``).
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-import workbench
 from workbench.app import wiring
 from workbench.config.temporary import temporary_folder
 from workbench.domain.errors import Refused, ToolMissing, WorldError
 from workbench.ports.sandbox import Job, Limits, Outcome, Sandbox, SandboxResult
+from workbench.sandbox import interpreter
 
 Trial: TypeAlias = Callable[[Path], None]  # Refused where the model cannot be opened
 
 READY = b"ready\n"  # as ``inference.trial`` says it; this room does not import llama.cpp
 _MODULES = ("llama_cpp", "numpy", "diskcache", "jinja2", "markupsafe", "typing_extensions")
-_UNWANTED = ("site-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3")
-_ENVIRONMENT = (
-    "PYTHONPATH=/in/run/packages", "LD_LIBRARY_PATH=/in/run/python/lib", "PYTHONDONTWRITEBYTECODE=1",
-    "PYTHONNOUSERSITE=1", "OMP_NUM_THREADS=2", "OPENBLAS_NUM_THREADS=1",
-)  # fmt: skip
 BASE_BYTES = 3 << 30  # of address space for the interpreter and its libraries, besides the model
 SLOWEST_BYTES_PER_S = 32 << 20  # a model is read once
 
@@ -45,10 +37,10 @@ def in_sandbox(model: Path, sandbox: Sandbox | None = None) -> None:
         raise ToolMissing("llama-cpp-python is not installed", "pip install 'git-workbench[inference]'")
     with temporary_folder("trial") as folder:
         folder.chmod(0o755)  # the sandbox is another user
-        _put(model, folder / "model" / "model.gguf")
-        python = _runtime(folder / "run")
-        argv = ("/usr/bin/env", *_ENVIRONMENT, python, "-P", "-m", "workbench.inference.trial", "/in/model/model.gguf")
-        folders = {"model": folder / "model", "run": folder / "run"}
+        interpreter.put(model, folder / "model" / "model.gguf")
+        python = interpreter.lay_out(folder / "run", _MODULES)
+        argv = (*python, "-m", "workbench.inference.trial", "/in/model/model.gguf")
+        folders = {"model": folder / "model", interpreter.INSIDE: folder / "run"}
         result = sandbox.run(Job(argv=argv, folders=folders, limits=limits_for(model.stat().st_size)))
     if not result.stdout.startswith(READY):  # the file has not been looked at: it is not its fault
         raise WorldError(f"llama.cpp cannot be started in the sandbox: {_last_line(result)}", "`workbench doctor`")
@@ -84,56 +76,3 @@ def _signal(exit_code: int) -> str:
         return signal.Signals(exit_code - 128).name
     except ValueError:
         return f"exit {exit_code}"
-
-
-def _runtime(folder: Path) -> str:
-    """Put what the trial runs on into ``folder``; the interpreter's path inside."""
-    for source in _packages():
-        _put(source, folder / "packages" / source.name)
-    base = Path(sys.base_prefix)
-    if base.is_relative_to("/usr"):  # the sandbox has it
-        return os.path.realpath(sys.executable)
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    _put(Path(os.path.realpath(sys.executable)), folder / "python" / "bin" / name)
-    for library in (base / "lib").glob("*.so*"):  # its own, and where a distribution brings them those it needs
-        _put(library, folder / "python" / "lib" / library.name)
-    _put(base / "lib" / name, folder / "python" / "lib" / name)
-    return f"/in/run/python/bin/{name}"
-
-
-def _packages() -> Iterator[Path]:
-    """Files and folders of the libraries that opening a model imports, and of the workbench."""
-    yield Path(workbench.__file__).parent
-    for name in _MODULES:
-        found = importlib.util.find_spec(name)
-        if found is None or found.origin is None:
-            continue
-        origin = Path(found.origin)
-        package = origin.parent if found.submodule_search_locations else origin
-        yield package
-        libraries = package.with_name(f"{name}.libs")  # where wheels keep shared libraries
-        if libraries.is_dir():
-            yield libraries
-
-
-def _put(source: Path, target: Path) -> None:
-    """A file or folder for any user to read: linked where that does, else copied. Nothing of the source changes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        target.mkdir(exist_ok=True)
-        for inside in sorted(source.iterdir()):
-            if inside.name not in _UNWANTED:
-                _put(inside, target / inside.name)
-        return
-    real = Path(os.path.realpath(source))
-    if not real.is_file():
-        return
-    mode = real.stat().st_mode
-    if mode & 0o004:
-        try:
-            os.link(real, target)
-            return
-        except OSError:  # another file system, or one without links
-            pass
-    shutil.copyfile(real, target)
-    target.chmod(0o755 if mode & 0o100 else 0o644)

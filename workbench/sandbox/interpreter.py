@@ -1,0 +1,82 @@
+"""Our own interpreter, libraries and the workbench as a folder that a job can be given; nothing else of this machine.
+
+The sandbox has the system's programs. What must be the same inside as here (the Python, the version of a library) is
+linked into a folder, or copied where it cannot be linked. Not here: mounting it (``staging``).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import workbench
+
+INSIDE = "run"  # where a job has the folder, below /in
+_UNWANTED = ("site-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3")
+_ENVIRONMENT = (
+    f"PYTHONPATH=/in/{INSIDE}/packages", f"LD_LIBRARY_PATH=/in/{INSIDE}/python/lib", "PYTHONDONTWRITEBYTECODE=1",
+    "PYTHONNOUSERSITE=1", "PYTHONUTF8=1", "OMP_NUM_THREADS=2", "OPENBLAS_NUM_THREADS=1",
+)  # fmt: skip
+
+
+def lay_out(folder: Path, modules: Sequence[str]) -> tuple[str, ...]:
+    """Fill ``folder``, which the job has as ``INSIDE``, with the interpreter, the workbench and the named libraries;
+    how the job's command begins: what follows are arguments of ``python -P``."""
+    for source in _packages(modules):
+        put(source, folder / "packages" / source.name)
+    return ("/usr/bin/env", *_ENVIRONMENT, _interpreter(folder), "-P")
+
+
+def _interpreter(folder: Path) -> str:
+    """Its path inside."""
+    base = Path(sys.base_prefix)
+    if base.is_relative_to("/usr"):  # the sandbox has it
+        return os.path.realpath(sys.executable)
+    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    put(Path(os.path.realpath(sys.executable)), folder / "python" / "bin" / name)
+    for library in (base / "lib").glob("*.so*"):  # its own, and where a distribution brings them those it needs
+        put(library, folder / "python" / "lib" / library.name)
+    put(base / "lib" / name, folder / "python" / "lib" / name)
+    return f"/in/{INSIDE}/python/bin/{name}"
+
+
+def _packages(modules: Sequence[str]) -> Iterator[Path]:
+    """Files and folders of the workbench and of libraries that are installed here; what is not is left out."""
+    yield Path(workbench.__file__).parent
+    for name in modules:
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:
+            continue
+        origin = Path(found.origin)
+        package = origin.parent if found.submodule_search_locations else origin
+        yield package
+        libraries = package.with_name(f"{name}.libs")  # where wheels keep shared libraries
+        if libraries.is_dir():
+            yield libraries
+
+
+def put(source: Path, target: Path) -> None:
+    """A file or folder for any user to read: linked where that does, else copied. Nothing of the source changes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        target.mkdir(exist_ok=True)
+        for inside in sorted(source.iterdir()):
+            if inside.name not in _UNWANTED:
+                put(inside, target / inside.name)
+        return
+    real = Path(os.path.realpath(source))
+    if not real.is_file():
+        return
+    mode = real.stat().st_mode
+    if mode & 0o004:
+        try:
+            os.link(real, target)
+            return
+        except OSError:  # another file system, or one without links
+            pass
+    shutil.copyfile(real, target)
+    target.chmod(0o755 if mode & 0o100 else 0o644)
