@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import MappingProxyType
 
+from workbench.config.installed import command_for
 from workbench.domain.errors import ToolMissing
 from workbench.domain.stage import Params, StageSpec
 from workbench.pipeline.process import step_environment
@@ -91,4 +92,4 @@ def _library(name: str, stage: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        raise ToolMissing(f"stage {stage} needs {name}", f"install it: pip install {name}") from None
+        raise ToolMissing(f"stage {stage} needs {name}", f"install it: {command_for(name)}") from None
