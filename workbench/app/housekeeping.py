@@ -6,8 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from workbench.config.temporary import sweep
 from workbench.ports.store import Repository
+from workbench.system.temporary import sweep
 
 
 def sweep_temporary(repository: Repository) -> Iterator[str]:

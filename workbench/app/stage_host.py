@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from workbench.app import wiring
-from workbench.config.temporary import temporary_folder
 from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import StageFailed, UserError, WorkbenchError
 from workbench.domain.events import Checkpoint, Log, Progress, StageEvent, encode
@@ -35,6 +34,7 @@ from workbench.ports.fetch import Fetcher
 from workbench.ports.inference import ModelLoader
 from workbench.ports.sandbox import Sandbox
 from workbench.ports.work import Mapper, StageContext
+from workbench.system.temporary import temporary_folder
 
 RunStage = Callable[[StageContext], StageResult]
 PROGRESS_EVERY_S = 0.1

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from workbench.app import wiring
-from workbench.config.temporary import temporary_folder
 from workbench.domain.errors import UserError, WorkbenchError
 from workbench.domain.refs import Kind
 from workbench.ports.store import Finding, Repository
+from workbench.system.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from workbench.pipeline.rebuild import Row

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from workbench.app import person_git, wiring
 from workbench.app.template import template_files
-from workbench.config.temporary import temporary_folder
 from workbench.domain import refs
 from workbench.domain.errors import Refused, UserError, WorldError
 from workbench.domain.ids import EMPTY_TREE, ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, RefMove
+from workbench.system.temporary import temporary_folder
 
 
 @dataclass(frozen=True)

@@ -112,16 +112,12 @@ def _running(store: str) -> list[str]:
 
 
 def _is_held(lock: str) -> bool:
-    import fcntl
+    from workbench.system import locks
 
     try:
-        with open(lock, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return locks.is_held(lock)
     except OSError:
         return False
-    return False
 
 
 def to_text(status: dict[str, object]) -> str:

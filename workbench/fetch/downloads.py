@@ -3,7 +3,6 @@ deleted at any time."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -11,6 +10,8 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+
+from workbench.system import locks
 
 BLOCK = 1 << 20
 LEFT_AFTER_S = 600.0
@@ -44,7 +45,7 @@ class Downloads:
         digest = hashlib.sha256()
         try:
             with os.fdopen(handle, "wb") as out:
-                fcntl.flock(out, fcntl.LOCK_EX)  # while it lives, nobody sweeps it
+                locks.take(out.fileno())  # while it lives, nobody sweeps it
                 for chunk in chunks:
                     digest.update(chunk)
                     out.write(chunk)
@@ -59,8 +60,7 @@ class Downloads:
         """Remove what killed downloads left; nothing that somebody still writes."""
         for path in self._folder.glob(".partial-*"):
             with suppress(OSError), open(path, "rb") as left:
-                if time.time() - path.stat().st_mtime > LEFT_AFTER_S:
-                    fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if time.time() - path.stat().st_mtime > LEFT_AFTER_S and locks.take(left.fileno()):
                     path.unlink()
 
     def drop(self, sha256: str) -> None:

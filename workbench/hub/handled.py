@@ -15,8 +15,8 @@ from typing import Any
 from workbench.domain.errors import UserError
 from workbench.domain.ids import ZERO_ID, ObjectId, object_id
 from workbench.domain.ledger import Action, Entry, RefMove
-from workbench.hub.intents import write_durably
 from workbench.ports.store import Ledger
+from workbench.system import durable
 
 FORMAT = 1
 MAX_EDGES = 500
@@ -98,7 +98,7 @@ class HandledIndex:
             "commit": handled.commit,
         }
         try:
-            write_durably(self._path, json.dumps(raw).encode())
+            durable.write_file(self._path, json.dumps(raw).encode())
         except OSError:  # an index: the fold is done again next time
             return
 

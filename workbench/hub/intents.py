@@ -7,7 +7,6 @@ lost intent costs the options, never the work.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from workbench.domain.errors import UserError
 from workbench.domain.ids import Ulid, object_id, ulid
 from workbench.domain.ledger import RefMove
 from workbench.domain.push import PushOptions
+from workbench.system import durable
 
 FORMAT = 1
 KEPT_MS = 3600_000  # an intent whose push did not happen
@@ -63,7 +63,7 @@ class Intents:
 
     def add(self, intent: Intent) -> None:
         """On disk when it returns."""
-        write_durably(self.folder / f"{intent.run}.json", json.dumps(intent.to_json()).encode())
+        durable.write_file(self.folder / f"{intent.run}.json", json.dumps(intent.to_json()).encode())
 
     def all(self) -> Sequence[Intent]:
         """Oldest first; files that cannot be read are passed over (their work is found without them)."""
@@ -94,22 +94,3 @@ class Intents:
             return Intent.from_json(json.loads(path.read_bytes()))
         except (OSError, UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """The whole file or the one before, also after a power cut."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
-    try:
-        with open(fresh, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -8,7 +8,6 @@ or nothing whenever it is cut off. Not here: the rules (``policy``) and what is 
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import math
 import os
@@ -42,6 +41,7 @@ from workbench.hub.wire import Answer, Request, read_request
 from workbench.hub.worker import pending_pushes, poke, worker_is_alive
 from workbench.pipeline import watch
 from workbench.ports.store import Objects
+from workbench.system import locks
 
 IDLE_S = 900.0
 _NAMED = 5  # refs in the title of a ledger entry; all of them are its moves
@@ -318,13 +318,11 @@ def _is_held(lock: IO[bytes], name: Path) -> bool:
     """Take the lock of the hub's policy; False while another process answers. One that is just ending is waited for."""
     deadline = time.monotonic() + ENDING_S
     while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if locks.take(lock.fileno()):
             return True
-        except BlockingIOError:
-            with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-                probe.connect(str(name))
-                return False
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.connect(str(name))
+            return False
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)

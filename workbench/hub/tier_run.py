@@ -7,7 +7,6 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from workbench.config.temporary import temporary_folder
 from workbench.domain.errors import ToolMissing, WorkbenchError
 from workbench.domain.ids import ObjectId
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
@@ -18,6 +17,7 @@ from workbench.pipeline import watch
 from workbench.pipeline.records import EVENTS, RECORD, RunFolder, log_path
 from workbench.ports.sandbox import Job as SandboxJob
 from workbench.ports.sandbox import Limits, Outcome, SandboxResult
+from workbench.system.temporary import temporary_folder
 
 LOG_BYTES = 256 << 10
 WORKSPACE = "/in/workspace"

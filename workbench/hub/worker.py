@@ -6,14 +6,13 @@ goes away after a while without work.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +35,7 @@ from workbench.hub.push_run import PushRun, plain
 from workbench.hub.queue import PendingPush
 from workbench.hub.standing import Standing
 from workbench.pipeline import records
+from workbench.system import locks
 
 IDLE_S = 600.0
 RETRY_S = 5.0
@@ -51,27 +51,17 @@ def pending_pushes(hub: Hub) -> Sequence[PendingPush]:
 @contextmanager
 def only_worker(hub: Hub) -> Iterator[bool]:
     """Whether this process is now the hub's worker; the kernel lets go when it dies."""
-    with open(hub.layout.worker_lock, "ab") as lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(locks.held(hub.layout.worker_lock))
+        except locks.Busy:
             yield False
             return
-        lock.truncate(0)
-        lock.write(b"%d\n" % os.getpid())
-        lock.flush()
         yield True
 
 
 def worker_is_alive(hub: Hub) -> bool:
-    try:
-        with open(hub.layout.worker_lock, "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
+    return locks.is_held(hub.layout.worker_lock)
 
 
 def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:

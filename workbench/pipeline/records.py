@@ -6,7 +6,6 @@ the step in work, and a file that asks it to stop. It is thrown away at the end.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -24,6 +23,7 @@ from workbench.pipeline.leftovers import end_noted, end_strays, remove_tree
 from workbench.pipeline.plan import Plan
 from workbench.ports.store import Repository
 from workbench.ports.work import Clock
+from workbench.system import locks
 
 RECORD = "run.json"
 EVENTS = "events.jsonl"
@@ -111,9 +111,7 @@ class RunFolder:
             except (FileNotFoundError, FileExistsError):  # the folder was cleared just now
                 continue
             with lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
+                if not locks.take(lock.fileno()):
                     busy += 1
                     if busy > LOOKERS:
                         raise Walked(self.path.name) from None
@@ -142,14 +140,7 @@ class RunFolder:
             return False
 
     def is_held(self) -> bool:
-        try:
-            with open(self.path / "lock", "rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
-        except BlockingIOError:
-            return True
-        except FileNotFoundError:
-            return False
+        return locks.is_held(self.path / "lock")
 
     def ask_to_stop(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)

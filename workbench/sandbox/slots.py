@@ -8,7 +8,6 @@ what that one had begun to build is ended by whoever comes next. Not here: what 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import stat
@@ -18,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from workbench.domain.errors import WorldError
+from workbench.system import locks
 
 FIRST_UID = 61000  # 61000-61183 is left free by systemd's ranges
 NUM_SLOTS = 64
@@ -69,9 +69,7 @@ def sweep() -> None:
 def _taken(path: Path, number: int) -> int | None:
     """A descriptor with the slot's lock, clean; None where another process holds it or its remains do not end."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not locks.take(fd):
         os.close(fd)
         return None
     if os.fstat(fd).st_size:

@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from workbench.config.temporary import temporary_folder
 from workbench.domain.errors import UserError, WorldError
 from workbench.ports.sandbox import Job
+from workbench.system.temporary import temporary_folder
 
 
 def check_inside(path: str) -> str:

@@ -19,6 +19,7 @@ from workbench.domain.ledger import Action, RefMove
 from workbench.store.git import database, locks, process
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_clone, init_hub
+from workbench.system.locks import backoff
 
 MAIN, ACTIVE = "refs/heads/main", "refs/workbench/channels/active"
 
@@ -166,7 +167,7 @@ with r.refs.prepared([RefMove("refs/heads/main", new=c)]):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     pids = done.stdout.split()
     assert len(pids) == 1, done.stderr
-    waits = locks.backoff(10)
+    waits = backoff(10)
     while not all(has_ended(pid) for pid in pids):
         assert next(waits, None) is not None, "a child outlived its owner"
     assert locks.lock_files(hub) == []

@@ -36,3 +36,7 @@ def test_no_process_forks_that_may_have_used_libgit2() -> None:
     """Forked children share its random state: in the end none of them can make a temporary file."""
     rule = re.compile(r"os\.fork|[\"']fork(?:server)?[\"']")
     assert [path.name for path in SOURCES if rule.search(path.read_text())] == []
+
+
+def test_locks_between_processes_are_taken_in_one_place() -> None:
+    assert [str(path.relative_to(ROOT)) for path in SOURCES if "flock(" in path.read_text()] == ["system/locks.py"]

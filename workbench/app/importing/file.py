@@ -11,12 +11,12 @@ from pathlib import Path
 from workbench.app.importing import dataset, release
 from workbench.app.importing.source import Source
 from workbench.app.importing.trial import Trial, in_sandbox
-from workbench.config.temporary import temporary_folder
 from workbench.domain.errors import Refused, UserError
 from workbench.domain.manifest import Manifest
 from workbench.domain.refs import Kind
 from workbench.domain.version import Bump
 from workbench.ports.store import Artifact, Repository
+from workbench.system.temporary import temporary_folder
 
 _ENDINGS = {".gguf": Kind.RELEASE, ".jsonl": Kind.DATASET}
 

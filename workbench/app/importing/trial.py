@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from workbench.app import wiring
-from workbench.config.temporary import temporary_folder
 from workbench.domain.errors import Refused, ToolMissing, WorldError
 from workbench.ports.sandbox import Job, Limits, Outcome, Sandbox, SandboxResult
 from workbench.sandbox import interpreter
+from workbench.system.temporary import temporary_folder
 
 Trial: TypeAlias = Callable[[Path], None]  # Refused where the model cannot be opened
 

@@ -27,6 +27,7 @@ from workbench.domain.manifest import MANIFEST, Manifest
 from workbench.domain.refs import AgentVersion, ArtifactTag, parse
 from workbench.store.git import process
 from workbench.store.git.repository import GitRepository
+from workbench.system import durable
 
 FORMAT = 1
 STATEMENT = "refs/workbench/statement"
@@ -161,7 +162,7 @@ def _finished_or_nothing(out: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(descriptor)
-        os.replace(fresh, out)
+        durable.rename(fresh, out)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
@@ -349,8 +350,4 @@ def _migrate(incoming: Path, objects: Path) -> None:
         target = objects / "pack" / path.name
         target.parent.mkdir(exist_ok=True)
         path.replace(target)
-    folder = os.open(objects / "pack", os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    durable.sync_folder(objects / "pack")

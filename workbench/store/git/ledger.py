@@ -28,8 +28,8 @@ from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, Entry, RefMove
 from workbench.domain.refs import LEDGER, MAIN, RUN_CACHE
 from workbench.ports.store import Objects, Refs
-from workbench.store.git import locks
-from workbench.store.git.refs import Busy
+from workbench.store.git.locks import BUSY_FOR_S
+from workbench.system import locks
 
 ENTRY = "entry.json"
 
@@ -60,7 +60,7 @@ class Turn(Protocol):
     """What the ledger needs of its place: whose turn it is, and notes of the last entry that was begun in this
     repository and of the last one known to be projected."""
 
-    def writers(self) -> AbstractContextManager[None]: ...
+    def writers(self) -> AbstractContextManager[object]: ...
 
     def begun(self) -> str:
         """The ledger commit that was last about to be written here, or empty."""
@@ -150,7 +150,7 @@ class LedgerLog:
                     point = RefMove(str(LEDGER), _id(before.commit if before else ""), commit)
                     with self._refs.prepared([point], patience_s=_POINT_PATIENCE_S) as ledger:
                         ledger.commit()
-                except (Conflict, Busy):
+                except (Conflict, locks.Busy):
                     return None
                 except WorldError:
                     if self._refs.get(str(LEDGER)) != commit:  # its git ended, but had it moved the ledger?
@@ -321,7 +321,7 @@ class LedgerLog:
 def _tries() -> Iterator[float]:
     """The first at once, the others after a longer and longer wait."""
     yield 0.0
-    yield from islice(locks.backoff(locks.BUSY_FOR_S), _TRIES)
+    yield from islice(locks.backoff(BUSY_FOR_S), _TRIES)
 
 
 def _undoing(entry: Entry) -> list[RefMove]:

@@ -12,19 +12,15 @@ ten minutes' age is: no git holds one that long.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from workbench.domain.errors import WorldError
 from workbench.store.git.process import SERVICE_MARK
+from workbench.system import locks
 
 STALE_AFTER_S = 1.5
 STALE_IN_DOUBT_S = 600.0
@@ -33,70 +29,24 @@ BUSY_FOR_S = 30.0
 _FOLDER = "workbench"
 
 
-class Unwritable(WorldError):
-    """A lock cannot be taken, because nothing can be written there: another user's repository, or read-only media."""
-
-
 def own_folder(git_dir: Path) -> Path:
     """Where the workbench keeps its few files in a Git directory: locks, the journal's tail, indexes."""
     folder = git_dir / _FOLDER
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise locks.cannot_write(folder, error) from error
     return folder
 
 
-@contextmanager
-def writers(git_dir: Path, *, patience_s: float = BUSY_FOR_S) -> Iterator[None]:
-    """Alone among all ledger writers of this repository; WorldError when another one does not end."""
-    with _flocked(git_dir, "writers.lock", fcntl.LOCK_EX, patience_s) as held:
-        os.ftruncate(held, 0)
-        os.pwrite(held, b"%d\n" % os.getpid(), 0)
-        yield
+def writers(git_dir: Path) -> AbstractContextManager[int]:
+    """Alone among all ledger writers of this repository; Busy when another one does not end."""
+    return locks.held(own_folder(git_dir) / "writers.lock", patience_s=BUSY_FOR_S)
 
 
-@contextmanager
-def transaction(git_dir: Path) -> Iterator[None]:
+def transaction(git_dir: Path) -> AbstractContextManager[int]:
     """While a ref transaction of ours is open: nobody sweeps."""
-    with _flocked(git_dir, "refs.lock", fcntl.LOCK_SH, BUSY_FOR_S):
-        yield
-
-
-@contextmanager
-def _flocked(git_dir: Path, name: str, how: int, patience_s: float) -> Iterator[int]:
-    try:
-        file = os.open(own_folder(git_dir) / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        kind = Unwritable if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else WorldError
-        raise kind(f"cannot write in {git_dir}: {error.strerror}", "check its owner and the disk") from error
-    try:
-        waits = backoff(patience_s)
-        while not _try(file, how):
-            if next(waits, None) is None:
-                owner = os.pread(file, 32, 0).decode(errors="replace").strip() or "unknown"
-                raise WorldError(
-                    f"another workbench process (pid {owner}) has held {name} for {patience_s:g} s",
-                    "wait for it, or end it if it is stopped",
-                )
-        yield file
-    finally:
-        os.close(file)
-
-
-def _try(file: int, how: int) -> bool:
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def backoff(patience_s: float, *, first_s: float = 0.0005, most_s: float = 0.05) -> Iterator[float]:
-    """Sleep a little longer each time, with jitter, until ``patience_s`` have gone; yields the seconds waited."""
-    start = time.monotonic()
-    delay = first_s
-    while (gone := time.monotonic() - start) < patience_s:
-        time.sleep(delay * random.uniform(0.5, 1.5))
-        delay = min(delay * 1.5, most_s)
-        yield gone
+    return locks.held(own_folder(git_dir) / "refs.lock", shared=True, patience_s=BUSY_FOR_S)
 
 
 @dataclass(frozen=True)
@@ -138,18 +88,16 @@ def remove_stale(git_dir: Path, sightings: list[Sighting]) -> list[Path]:
         ripe = [s for s in ripe if s.mtime_ns <= born_ns]
     if not ripe or True in others:
         return []
-    file = os.open(own_folder(git_dir) / "refs.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        if not _try(file, fcntl.LOCK_EX):
-            return []
-        removed = []
-        for sighting in ripe:
-            if sighting.unchanged():
-                sighting.path.unlink(missing_ok=True)
-                removed.append(sighting.path)
-        return removed
-    finally:
-        os.close(file)
+        with locks.held(own_folder(git_dir) / "refs.lock"):
+            removed = []
+            for sighting in ripe:
+                if sighting.unchanged():
+                    sighting.path.unlink(missing_ok=True)
+                    removed.append(sighting.path)
+            return removed
+    except locks.Busy:
+        return []
 
 
 def foreign_git(git_dir: Path) -> list[int]:
@@ -261,11 +209,6 @@ def _line(path: str) -> str:
         return ""
 
 
-@contextmanager
-def maintaining(git_dir: Path) -> Iterator[bool]:
-    """Whether we are the only maintenance; the other one is not waited for."""
-    file = os.open(own_folder(git_dir) / "maintenance.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        yield _try(file, fcntl.LOCK_EX)
-    finally:
-        os.close(file)
+def maintaining(git_dir: Path) -> AbstractContextManager[int]:
+    """Alone as the maintenance of this repository; Busy at once when there is another."""
+    return locks.held(own_folder(git_dir) / "maintenance.lock")

@@ -13,6 +13,7 @@ from pathlib import Path
 from workbench.store.git import locks, process
 from workbench.store.git.doctor import is_partial, leftovers
 from workbench.store.git.refs import GitRefs
+from workbench.system.locks import Busy
 
 KEEP_BYTES = 32 << 20
 GRACE = "2.weeks.ago"
@@ -36,8 +37,11 @@ def is_due(git_dir: Path) -> bool:
 
 def maintain(git_dir: Path, refs: GitRefs) -> Sequence[str]:
     """What was done, a sentence each."""
-    with locks.maintaining(git_dir) as alone:
-        return list(_steps(git_dir, refs)) if alone else ["another maintenance is running: nothing to do"]
+    try:
+        with locks.maintaining(git_dir):
+            return list(_steps(git_dir, refs))
+    except Busy:
+        return ["another maintenance is running: nothing to do"]
 
 
 def _steps(git_dir: Path, refs: GitRefs) -> Iterator[str]:

@@ -18,6 +18,7 @@ from workbench.domain.errors import Conflict, UserError, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId, object_id
 from workbench.domain.ledger import RefMove
 from workbench.store.git import locks, process
+from workbench.system.locks import Busy, backoff
 
 ANSWER_S = 60.0  # for git to answer; it does so in milliseconds, so this is a child that hangs
 PATIENCE_S = 10.0  # for locks that others hold; covers the 1.5 s after which a stale one is removed
@@ -69,10 +70,6 @@ def conflict(move: RefMove, current: ObjectId | None) -> Conflict:
         ref=move.ref,
         current=current or "",
     )
-
-
-class Busy(WorldError):
-    """A ref stayed locked by someone else for longer than we wait."""
 
 
 class GitRefs:
@@ -159,7 +156,7 @@ class GitRefs:
                     self._idle.append(updater)
 
     def _prepare(self, moves: Sequence[RefMove], patience_s: float, stack: ExitStack) -> Updater:
-        waits = locks.backoff(patience_s)
+        waits = backoff(patience_s)
         while True:
             with self._lock:
                 waited = bool(self._idle)
@@ -192,13 +189,13 @@ class GitRefs:
         """Wait until nobody holds the lock of ``ref``; a stale one is removed."""
         locked = self._git_dir / f"{check_ref(ref)}.lock"
         if locked.exists():
-            self._wait_for(locked, locks.backoff(PATIENCE_S))
+            self._wait_for(locked, backoff(PATIENCE_S))
 
     def sweep(self) -> list[Path]:
         """Remove the stale locks of all refs. Takes 1.5 s when there is any lock, else nothing."""
         sightings = [s for path in locks.lock_files(self._git_dir) if (s := locks.Sighting.of(path))]
         removed: list[Path] = []
-        waits = locks.backoff(2 * locks.STALE_AFTER_S, most_s=0.2)
+        waits = backoff(2 * locks.STALE_AFTER_S, most_s=0.2)
         while sightings and next(waits, None) is not None:
             removed += locks.remove_stale(self._git_dir, sightings)
             sightings = [s for s in sightings if s.unchanged()]

@@ -18,7 +18,7 @@ class GitTurn:
     def __init__(self, git_dir: Path) -> None:
         self._git_dir = git_dir
 
-    def writers(self) -> AbstractContextManager[None]:
+    def writers(self) -> AbstractContextManager[object]:
         return locks.writers(self._git_dir)
 
     def begun(self) -> str:

@@ -16,7 +16,6 @@ use one folder. Not here: which artifact is wanted, and where the folder is (a s
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 import tempfile
@@ -43,9 +42,12 @@ from workbench.store.payload.kept import (
     untouched,
 )
 from workbench.store.payload.names import check_path
+from workbench.system import locks
 
 DEFAULT_LIMIT_BYTES = 50 << 30
 _DRAFT_MAX_AGE_S = 24 * 3600
+_BUILDING_S = 3600.0  # while another process puts a large folder together
+_EVICTING_S = 60.0
 
 
 def default_folder(environ: Mapping[str, str]) -> Path | None:
@@ -312,9 +314,7 @@ class PayloadCache:
             return False
         fd = os.open(self._folder / "leases" / held.key, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not locks.take(fd):
                 return False
             if len(held.key) == 40:
                 self._drop_folder(held.path)
@@ -368,21 +368,16 @@ class PayloadCache:
         path = self._folder / "leases" / key
         lease = self._leases.get(key)
         if lease is None:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            fcntl.flock(fd, fcntl.LOCK_SH)  # waits only for an eviction of this very key
-            lease = self._leases[key] = _Lease(fd)
+            # Waits only for an eviction of this very key.
+            lease = self._leases[key] = _Lease(locks.hold(path, shared=True, patience_s=_EVICTING_S, mode=0o600))
         os.utime(lease.fd)
         return lease
 
     @contextmanager
     def _building(self) -> Iterator[None]:
         """One process at a time puts folders together or drops things."""
-        fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        with locks.held(self._folder / "lock", patience_s=_BUILDING_S, mode=0o600):
             yield
-        finally:
-            os.close(fd)
 
 
 def _entry(artifact: Artifact, path: str) -> FileEntry:

@@ -9,7 +9,6 @@ known by its numbers. A bad line with a record behind it was not cut off but dam
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import weakref
@@ -26,12 +25,13 @@ from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import RefMove
 from workbench.domain.refs import Journal
 from workbench.ports.store import Objects, Refs
-from workbench.store.payload.packs import fsync_folder
+from workbench.system import durable, locks
 
 FORMAT = b"1\n"
 RECORD_MAX = 4 << 20  # bytes
 SEGMENT_MAX = 8 << 20  # an open file is sealed before it grows beyond
 _PER_FOLDER = 1_000_000
+_PATIENCE_S = 60.0  # the longest that is done with a stream locked is to seal 8 MiB
 _WHO = "workbench <workbench@localhost>"
 
 Record = tuple[int, Mapping[str, Any]]
@@ -66,19 +66,19 @@ class StoredJournals:
             raise Refused(
                 f"a journal record of {len(text)} bytes ({RECORD_MAX} at most)", "store large data as payload"
             )
-        with self._locked(stream, fcntl.LOCK_EX) as path:
+        with self._locked(stream) as path:
             with suppress(FileNotFoundError):
                 if path.stat().st_size + len(text) > SEGMENT_MAX:
                     self._seal(stream, path)
             return self._append(stream, path, text)
 
     def seal(self, stream: str) -> ObjectId | None:
-        with self._locked(stream, fcntl.LOCK_EX) as path:
+        with self._locked(stream) as path:
             self._seal(stream, path)
         return self._refs.get(str(Journal(stream)))
 
     def read(self, stream: str, after: int = -1) -> Iterator[Record]:
-        with self._locked(stream, fcntl.LOCK_SH) as path:
+        with self._locked(stream, shared=True) as path:
             top = self._refs.get(str(Journal(stream)))
             data = _contents(path)
         sealed = self._segments(stream, top)
@@ -94,7 +94,7 @@ class StoredJournals:
         tail = self._tail(stream, path)
         line = _line(tail.next, text)
         try:
-            _write_all(tail.fd, line)
+            durable.write_all(tail.fd, line)
             os.fsync(tail.fd)
         except OSError:
             with suppress(OSError):
@@ -116,7 +116,7 @@ class StoredJournals:
         fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             if new:
-                fsync_folder(path.parent)
+                durable.sync_folder(path.parent)
             records, good = _whole(stream, path, _contents(path))
             os.ftruncate(fd, good)
             sealed = self._segments(stream, self._refs.get(str(Journal(stream))))
@@ -187,17 +187,14 @@ class StoredJournals:
     # --- places and locks ---------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _locked(self, stream: str, how: int) -> Iterator[Path]:
+    def _locked(self, stream: str, *, shared: bool = False) -> Iterator[Path]:
         """The stream's open file, locked between processes. A lock of its own, because the file comes and goes."""
         Journal(stream)  # checks the name
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._folder / f"{stream}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                fcntl.flock(fd, how)
+            lock = self._folder / f"{stream}.lock"
+            with locks.held(lock, shared=shared, patience_s=_PATIENCE_S, mode=0o600):
                 yield self._folder / f"{stream}.open"
-            finally:
-                os.close(fd)
         except OSError as error:
             raise WorldError(
                 f"journal {stream} cannot be used: {error.strerror}", "check the disk and its owner"
@@ -265,9 +262,3 @@ def _close_all(tails: dict[str, _Tail]) -> None:
     for tail in tails.values():
         os.close(tail.fd)
     tails.clear()
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

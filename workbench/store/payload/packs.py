@@ -24,6 +24,7 @@ from types import TracebackType
 
 from workbench.domain.errors import WorldError
 from workbench.domain.ids import ObjectId
+from workbench.system import durable
 
 TYPES = {"commit": 1, "tree": 2, "blob": 3, "tag": 4}
 
@@ -224,7 +225,7 @@ class Pack:
             entries.append((name, zlib.crc32(stream, zlib.crc32(header)), self._offset + total))
             encoded += (header, stream)
             total += len(header) + len(stream)
-        _write_all(self._fd, b"".join(encoded))
+        durable.write_all(self._fd, b"".join(encoded))
         self._offset += total
         self._entries += entries  # only now: the index names nothing that was not written
         return total
@@ -256,7 +257,7 @@ class Pack:
         index_fd, index_path = tempfile.mkstemp(prefix="tmp_idx_", dir=self._folder)
         try:
             try:
-                _write_all(index_fd, index_of(self._entries, checksum))
+                durable.write_all(index_fd, index_of(self._entries, checksum))
                 os.fchmod(index_fd, 0o444)
                 os.fsync(index_fd)
             finally:
@@ -268,7 +269,7 @@ class Pack:
             with suppress(FileNotFoundError):
                 os.unlink(index_path)
             raise
-        fsync_folder(self._folder)
+        durable.sync_folder(self._folder)
 
 
 def _free_name(folder: Path, checksum: bytes) -> Path:
@@ -303,21 +304,6 @@ def index_of(entries: Sequence[tuple[bytes, int, int]], checksum: bytes) -> byte
         )
     )
     return body + hashlib.sha1(body, usedforsecurity=False).digest()
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _started(work: Callable[[], None], name: str) -> threading.Thread:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from workbench.config import temporary
-from workbench.config.temporary import sweep, temporary_folder
+from workbench.system import temporary
+from workbench.system.temporary import sweep, temporary_folder
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from workbench.config.temporary import temporary_folder
+from workbench.system.temporary import temporary_folder
 with temporary_folder("test", within=Path(sys.argv[1])) as folder:
     (folder / "file").write_text("x")
     print(folder, flush=True)

@@ -8,7 +8,6 @@ never used again.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -18,6 +17,8 @@ import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from workbench.system import locks
 
 YOUNG_S = 600.0
 _PREFIX = "workbench-temporary-"  # nobody else's folder is called so, wherever it lies
@@ -75,12 +76,10 @@ def _hold(folder: Path) -> int | None:
         held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return None
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(held)
-        return None
-    return held
+    if locks.take(held):
+        return held
+    os.close(held)
+    return None
 
 
 def _remove(folder: Path) -> None:
