@@ -13,6 +13,7 @@ from workbench.domain.errors import UserError
 from workbench.domain.ids import make_ulid
 from workbench.domain.refs import (
     ACTIVE,
+    CONTRACTS,
     EVALS,
     LEDGER,
     MAIN,
@@ -25,6 +26,7 @@ from workbench.domain.refs import (
     Kind,
     Notes,
     RunRef,
+    meant_by,
     parse,
 )
 from workbench.domain.version import Bump, Version
@@ -41,7 +43,7 @@ REFS = st.one_of(
     st.builds(Channel, NAMES),
     st.builds(RunRef, ULIDS),
     st.builds(Journal, NAMES),
-    st.sampled_from([EVALS, LEDGER, RUN_CACHE]),
+    st.sampled_from([EVALS, LEDGER, RUN_CACHE, CONTRACTS]),
 )
 
 
@@ -121,3 +123,30 @@ def test_a_bump_is_always_later_and_the_larger_the_bump_the_later(version, bump)
 
 def test_versions_sort_by_number_and_not_by_letter():
     assert max(map(Version.parse, ["v1.9.0", "v1.10.0", "v1.2.99"])) == Version(1, 10, 0)
+
+
+@given(REFS)
+def test_every_ref_is_meant_by_its_full_name_and_without_its_beginning(ref):
+    full = str(ref)
+    assert meant_by(full) == meant_by(full.removeprefix("refs/")) == (full,)
+
+
+@given(st.one_of(REFS.map(str), st.text(max_size=40)))
+def test_no_short_name_means_a_branch_before_a_tag_or_a_channel(name):
+    meant = meant_by(name)
+    branches = [ref for ref in meant if ref.startswith(("refs/heads/", "refs/remotes/"))]
+    assert len(branches) < len(meant) or meant in ((name,), (f"refs/{name}",), ())
+    assert meant[len(meant) - len(branches) :] == tuple(branches)
+
+
+TAKEN = ["v7.7.7", "v01.2.3", "v1.2.3-rc.1", "active", "canary", *Kind, "release/rust", "release/rust/v1.0.0", "0" * 40]
+
+
+@pytest.mark.parametrize("name", [*TAKEN, str(make_ulid(7, bytes(10))), "HEAD", "refs/heads/main", "tags/v1.0.0"])
+def test_what_reads_as_another_name_is_no_branch(name):
+    assert not {f"refs/heads/{name}", f"refs/remotes/{name}"} & set(meant_by(name))
+
+
+@pytest.mark.parametrize("name", ["release/1.0", "v7", "topic", "canary-2", "deadbeef", "models", "wip/v1.0.0"])
+def test_other_names_may_be_branches(name):
+    assert f"refs/heads/{name}" in meant_by(name)

@@ -10,6 +10,7 @@ Nothing else spells a ref. ``parse(str(ref)) == ref`` for every value (a propert
 ``refs/workbench/ledger``                   Ledger
 ``refs/workbench/channels/<name>``          Channel
 ``refs/workbench/cache``                    RunCache
+``refs/workbench/contracts``                Contracts
 ``refs/workbench/runs/<ulid>``              RunRef
 ``refs/workbench/journal/<stream>``         Journal
 ==========================================  ==================================
@@ -147,6 +148,14 @@ class RunCache:
 
 
 @dataclass(frozen=True, order=True)
+class Contracts:
+    """What the ``agents/`` of commits offer, recorded once (``domain.contract``)."""
+
+    def __str__(self) -> str:
+        return "refs/workbench/contracts"
+
+
+@dataclass(frozen=True, order=True)
 class RunRef:
     run: Ulid
 
@@ -168,13 +177,14 @@ class Journal:
         return f"refs/workbench/journal/{self.stream}"
 
 
-Ref = Branch | AgentVersion | ArtifactTag | Notes | Ledger | Channel | RunCache | RunRef | Journal
+Ref = Branch | AgentVersion | ArtifactTag | Notes | Ledger | Channel | RunCache | Contracts | RunRef | Journal
 
 MAIN = Branch("main")
 ACTIVE = Channel("active")
 EVALS = Notes("evals")
 LEDGER = Ledger()
 RUN_CACHE = RunCache()
+CONTRACTS = Contracts()
 OWN_NAMESPACE = "refs/workbench/"
 
 
@@ -190,6 +200,39 @@ def agent_versions(tags: Mapping[str, ObjectId]) -> list[tuple[Version, ObjectId
     return sorted(found)
 
 
+def meant_by(name: str) -> tuple[str, ...]:
+    """The full refs that a person may mean by a short name; the first that exists is meant.
+
+    What reads as a version, a channel, an artifact, a run or the beginning of a full ref is that and nothing else, so
+    no branch stands in for it (``heads/v1.0.0`` names a branch). Any other name is a tag, a channel, a branch or a
+    remote's branch, in this order: what only the hub makes goes before what anybody pushes.
+    """
+    first = name.partition("/")[0]
+    if first == "refs":
+        return (name,)
+    if first in _FOLDERS:
+        return (f"refs/{name}",)
+    if _ARTIFACT.match(name) or _is_version(name):
+        return (f"refs/tags/{name}",)
+    if name in KNOWN_CHANNELS:
+        return (str(Channel(name)),)
+    with suppress(UserError):
+        return (str(RunRef(ids.ulid(name))),)
+    if name == "HEAD" or re.fullmatch("[0-9a-f]{40}", name):
+        return ()  # neither is a ref, whatever has that name
+    return (f"refs/tags/{name}", f"{OWN_NAMESPACE}channels/{name}", f"refs/heads/{name}", f"refs/remotes/{name}")
+
+
+KNOWN_CHANNELS = frozenset({"active", "canary"})
+_FOLDERS = frozenset({"heads", "tags", "notes", "remotes", "workbench"})  # of refs/
+_ARTIFACT = re.compile(rf"(?:{'|'.join(Kind)})(?:/[a-z0-9][a-z0-9_-]*(?:/v[0-9.]*)?)?\Z")
+
+
+def _is_version(name: str) -> bool:
+    """Whether it reads as a version, also as one that our grammar refuses (``v01.0.0``, ``v1.2.0-rc.1``)."""
+    return re.match(r"v[0-9]+\.[0-9]+\.[0-9]+", name) is not None
+
+
 def parse(text: str) -> Ref:
     """Parse a full ref name; refuse what is not in the grammar."""
     if text.startswith("refs/heads/"):
@@ -203,6 +246,8 @@ def parse(text: str) -> Ref:
         return LEDGER
     if text == str(RUN_CACHE):
         return RUN_CACHE
+    if text == str(CONTRACTS):
+        return CONTRACTS
     for prefix, build in _PREFIXES.items():
         if text.startswith(prefix):
             return build(text[len(prefix) :])

@@ -344,9 +344,9 @@ class Repository(Protocol):
     def runs(self) -> RunStore: ...
 
     def resolve(self, name: str) -> ObjectId:
-        """The commit a person means: a full ref, a tag (``v1.0.0``, ``release/rust/v1.0.0``), a branch, a channel
-        (``active``), ``KIND/NAME`` (its latest), or an object id, whole or abbreviated to 7 digits or more. NotFound
-        names the nearest."""
+        """The commit a person means: a full ref, a tag (``v1.0.0``, ``release/rust/v1.0.0``), a channel (``active``), a
+        branch, ``KIND/NAME`` (its latest), or an object id, whole or abbreviated to 7 digits or more. No branch stands
+        in for a version, channel or artifact (``domain.refs.meant_by``). NotFound names the nearest."""
         ...
 
     def check(self) -> Sequence[Finding]:

@@ -202,6 +202,27 @@ def test_resolve_takes_what_people_write(repository, commits):
     assert {name: repository.resolve(name) for name in expected} == expected
 
 
+HOSTILE = ("v7.7.7", "active", "canary", "release", "release/rust", "release/rust/v1.0.0", "refs/heads/main")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_branch_stands_in_for_another_name(repository, commits, name):
+    one, two = commits(repository, 2)
+    repository.refs.swap([RefMove(MAIN, new=one), RefMove(f"refs/heads/{name}", new=two)])
+    if name == "refs/heads/main":
+        assert repository.resolve(name) == one
+        repository.refs.swap([RefMove(MAIN, old=one)])
+    with pytest.raises(NotFound):
+        repository.resolve(name)
+    assert repository.resolve(f"heads/{name}") == two
+
+
+def test_a_channel_goes_before_a_branch_of_its_name(repository, commits):
+    one, two = commits(repository, 2)
+    repository.refs.swap([RefMove("refs/workbench/channels/nightly", new=one), RefMove("refs/heads/nightly", new=two)])
+    assert repository.resolve("nightly") == one
+
+
 @pytest.mark.parametrize(
     ("name", "near"),
     [("actve", "active"), ("release/rust/v1.0.1", "release/rust/v1.0.0"), ("realease/rust", "release/rust")],

@@ -9,19 +9,10 @@ from typing import Protocol
 
 from workbench.domain.errors import NotFound, UserError
 from workbench.domain.ids import ObjectId
-from workbench.domain.refs import ArtifactTag, Kind
+from workbench.domain.refs import ArtifactTag, Kind, meant_by
 from workbench.ports.store import Objects, Refs
 
 _ABBREVIATED = re.compile(r"[0-9a-f]{7,40}\Z")
-_PLACES = (
-    "",
-    "refs/",
-    "refs/tags/",
-    "refs/heads/",
-    "refs/workbench/channels/",
-    "refs/workbench/runs/",
-    "refs/remotes/",
-)
 
 
 class Abbreviations(Protocol):
@@ -30,9 +21,8 @@ class Abbreviations(Protocol):
 
 def resolve(name: str, objects: Objects, refs: Refs, abbreviations: Abbreviations) -> ObjectId:
     """The commit that ``name`` means: see ``ports.store.Repository.resolve``."""
-    for place in _PLACES:
-        full = place + name
-        if full.startswith("refs/") and (id := _get(refs, full)) is not None:
+    for full in meant_by(name):
+        if (id := _get(refs, full)) is not None:
             return objects.peel(id)
     if name == "HEAD" and (id := refs.get("HEAD")) is not None:
         return objects.peel(id)
