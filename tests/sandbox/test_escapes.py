@@ -69,6 +69,7 @@ PYTHON = {
     "reach an abstract socket": "c = s.socket(s.AF_UNIX); c.connect('\\0{abstract}')",
     "reach a socket by path": "c = s.socket(s.AF_UNIX); c.connect('{path}')",
     "open a netlink socket": "s.socket(s.AF_NETLINK, s.SOCK_RAW)",
+    "open a netlink socket, high bits set": "assert c(41, 1 << 32 | 16, 3, 0) >= 0",
     "open a packet socket": "s.socket(s.AF_PACKET, s.SOCK_RAW)",
     "open a vsock": "s.socket(s.AF_VSOCK)",
     "open a raw socket": "s.socket(s.AF_INET, s.SOCK_RAW, 1)",

@@ -15,6 +15,7 @@ from workbench.ports.sandbox import Limits
 INSIDE_ID = 65534  # nobody, as the job sees itself
 RUST = "/opt/rust"
 OUTPUT = "/out"
+SIGNALS = 1024  # that wait, and timers: the kernel keeps a note of each
 
 # Nothing begins before the launcher has been told that the jail stands and has answered. bubblewrap asks the kernel to
 # be ended with its launcher only after it has started, so one that is killed in between would leave a jail that nobody
@@ -105,6 +106,7 @@ def _rlimits(limits: Limits, *, processes: bool) -> list[str]:
         "memlock": 65536,
         "stack": 16 << 20,
         "msgqueue": 0,
+        "sigpending": SIGNALS,
     }
     if processes:
         options["nproc"] = limits.processes

@@ -7,9 +7,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from workbench.sandbox import system_calls
 from workbench.sandbox.profile import Programs
 
-FILTERS = Path(__file__).parent / "seccomp"
 _INSTALL = (
     ("apt-get", "sudo apt-get install -y bubblewrap util-linux"),
     ("dnf", "sudo dnf install -y bubblewrap util-linux"),
@@ -55,13 +55,9 @@ def programs() -> Programs | str:
 def filter_bytes(machine: str = "") -> bytes | str:
     """The system-call filter of an architecture, or why there is none: nothing runs without it."""
     machine = machine or platform.machine()
-    path = FILTERS / f"{machine}.bpf"
-    if not path.is_file():
-        return (
-            f"there is no system-call filter for {machine} yet; make one there with pyseccomp: "
-            "python -m workbench.sandbox.seccomp.generate"
-        )
-    return path.read_bytes()
+    found = system_calls.filter_of(machine)
+    known = " or ".join(system_calls.ARCHITECTURES)
+    return found or f"there is no system-call filter for {machine} yet: use a machine of {known}"
 
 
 def explain(stderr: str) -> str:
