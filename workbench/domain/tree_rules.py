@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 
+from workbench.domain import attributes
 from workbench.domain.ids import ObjectId
 
 
@@ -74,7 +75,6 @@ _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|
 _SHORT_GIT = re.compile(r"\.?gi[a-z0-9]{0,6}~[0-9]+\Z", re.IGNORECASE)
 _FORBIDDEN = frozenset('\\:*?"<>|')
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_BUILTIN_MERGES = frozenset({"text", "binary", "union"})
 
 
 def shown(name: bytes | str) -> str:
@@ -175,24 +175,12 @@ def judge_entries(entries: Sequence[RawEntry], path: str, limits: TreeLimits) ->
 
 def judge_attributes(data: bytes, path: str) -> Problem | None:
     """``.gitattributes`` may not name a filter, diff or merge driver: those run the reader's programs."""
-    for line in data.splitlines():
-        words = line.decode("utf-8", "replace").split()
-        if not words or words[0].startswith("#"):
-            continue
-        for word in words[1:]:
-            name, _, value = word.partition("=")
-            bad = (
-                (name == "filter")
-                or (name == "diff" and bool(value))
-                or (name == "merge" and bool(value) and value not in _BUILTIN_MERGES)
-            )
-            if bad:
-                return Problem(
-                    "driver",
-                    f"{shown(path)} sets {shown(word)}",
-                    "remove it: drivers run programs on the reader's machine",
-                )
-    return None
+    word = attributes.driver(data)
+    if not word:
+        return None
+    return Problem(
+        "driver", f"{shown(path)} sets {shown(word)}", "remove it: drivers run programs on the reader's machine"
+    )
 
 
 Header = Callable[[ObjectId], tuple[str, int] | None]  # (kind, size in bytes)
