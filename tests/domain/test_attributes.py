@@ -11,14 +11,41 @@ import pytest
 from workbench.domain.attributes import driver
 
 PATTERNS = [
-    b"*", b'"*"', b'"[!\\r#]*"', b'"[!\r#]*"', b"[!#]*", b"x", b'"x"', b'"\\170"', b'"\\x"', b'"x', b'"\\400"', b"# *", b'"x"y',
-    b"\xef\xbb\xbf*", b'\xef\xbb\xbf"*"', b"[attr]", b"\\*", b"!x", b"**", b'"a\tb"', b"\x0b*", b"\x0c", b"", b"*\0", b'"*\\"',
-]  # fmt: skip
+    *(
+        b"*",
+        b'"*"',
+        b'"[!\\r#]*"',
+        b'"[!\r#]*"',
+        b"[!#]*",
+        b"x",
+        b'"x"',
+        b'"\\170"',
+        b'"\\x"',
+        b'"x',
+        b'"\\400"',
+        b"# *",
+    ),
+    *(
+        b'"x"y',
+        b"\xef\xbb\xbf*",
+        b'\xef\xbb\xbf"*"',
+        b"[attr]",
+        b"\\*",
+        b"!x",
+        b"**",
+        b'"a\tb"',
+        b"\x0b*",
+        b"\x0c",
+        b"",
+    ),
+    *(b"*\0", b'"*\\"'),
+]
 WORDS = [
-    b"filter=evil", b"filter", b"-filter", b"!filter", b"filter=", b"diff=x", b"diff", b"-diff", b"merge=x", b"merge=union",
-    b"merge=text", b"merge", b"text", b"eol=lf", b"-delta", b"a/b", b"=x", b"-", b"--filter=x", b"-filter=x", b"\x0bfilter=x",
-    b'"filter=x', b"fil\0ter=x", b"filter=x\0", b"\xc3\xa9", b"filter=evil\x0b", b"Filter=x", b"x" * 3000, b".filter=x", b"#", b"filter=a=b",
-]  # fmt: skip
+    *(b"filter=evil", b"filter", b"-filter", b"!filter", b"filter=", b"diff=x", b"diff", b"-diff", b"merge=x"),
+    *(b"merge=union", b"merge=text", b"merge", b"text", b"eol=lf", b"-delta", b"a/b", b"=x", b"-", b"--filter=x"),
+    *(b"-filter=x", b"\x0bfilter=x", b'"filter=x', b"fil\0ter=x", b"filter=x\0", b"\xc3\xa9", b"filter=evil\x0b"),
+    *(b"Filter=x", b"x" * 3000, b".filter=x", b"#", b"filter=a=b"),
+]
 BLANKS = [b" ", b"\t", b"\r", b" \r\t ", b"", b"\x0b", b"\x0c", b"\xc2\xa0", b"\x1c", b"\x85"]
 ENDS = [b"\n", b"\r\n", b"\r", b"", b"\n\n", b"\n* text\n", b"\0\n"]
 NAMES = ("x", "README.md", "a\tb")
@@ -87,7 +114,11 @@ def _is_overruled(text: bytes) -> bool:
 
 def test_a_macro_that_names_a_driver_is_seen_where_git_takes_macros(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    for text in (b"[attr]evil filter=x\n* evil\n", b"\r[attr]evil\rfilter=x\n* evil\n", b'"[attr]evil" filter=x\n* evil\n'):
+    for text in (
+        b"[attr]evil filter=x\n* evil\n",
+        b"\r[attr]evil\rfilter=x\n* evil\n",
+        b'"[attr]evil" filter=x\n* evil\n',
+    ):
         (tmp_path / ".gitattributes").write_bytes(text)
         done = subprocess.run(["git", "-C", tmp_path, "check-attr", "filter", "x"], capture_output=True, check=True)
         assert done.stdout == b"x: filter: x\n"

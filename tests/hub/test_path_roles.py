@@ -73,7 +73,7 @@ def test_a_table_that_is_wrong_is_refused_before_it_locks_everybody_out(desk: An
         ("[[rule]]\nwho = 3\n", "unknown format None"),
         ("format = 1\n[[rule]]\nwho = 3\n", "who is a pattern"),
         ("format = 1\n[[rule]\n", "cannot be read"),
-        ("format = 1\n[[rule]]\nwho = 'a'\nonly = 'docs'\n", "lists of paths"),
+        ("format = 1\n[[rule]]\nwho = 'a'\nonly = 'docs'\n", "list of paths"),
         ("\0", "cannot be read"),
     ]:
         hub.edit({"ci/paths.toml": text})

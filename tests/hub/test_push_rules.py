@@ -10,7 +10,7 @@ from workbench.domain import push as rules
 from workbench.domain.errors import Refused, UserError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import RefMove
-from workbench.domain.push import OPTIONS, PathRule, PushOptions, parse_options
+from workbench.domain.push import OPTIONS, PushOptions, parse_options
 from workbench.domain.refs import AgentVersion, ArtifactTag, Branch, Kind, Notes
 from workbench.domain.version import Bump, Version
 
@@ -262,65 +262,6 @@ def test_the_moves_of_a_push_are_read_as_git_writes_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pusher", "path", "allowed"),
-    [
-        ("alice", "ci/paths.toml", True),
-        ("alice", "anything/at/all", True),
-        ("tuner", "state/staging.state.json", True),
-        ("tuner", "state", True),
-        ("tuner", "state.json", False),
-        ("tuner", "states/x", False),
-        ("tuner", "agents/runner.py", False),
-        ("tuner-7", "agents/runner.py", False),
-        ("tuner-7", "state/x", True),
-        ("tunerx", "agents/runner.py", True),
-        ("TUNER", "agents/runner.py", True),
-        ("architect", "agents/runner.py", True),
-        ("architect", "tests/micro/test_x.py", True),
-        ("architect", "state/active.state.json", False),
-        ("architect", "ci/pipelines/rust.toml", False),
-        ("architect", "hooks/pre-receive", False),
-        ("architect", "pyproject.toml", False),
-        ("architect", "sub/pyproject.toml", True),
-        ("architect-2", "ci", False),
-    ],
-)
-def test_the_roles_that_come_with_a_hub(pusher: str, path: str, allowed: bool) -> None:
-    if allowed:
-        rules.judge_paths(pusher, [path])
-        return
-    with pytest.raises(Refused, match=f"{pusher} may not change"):
-        rules.judge_paths(pusher, ["state/fine", path] if pusher.startswith("tuner") else [path])
-
-
-def test_the_first_rule_that_fits_holds_and_without_one_nobody_pushes() -> None:
-    table = (PathRule("bot-*", only=("docs/",), never=("docs/secret",)), PathRule("bot-root"), PathRule("alice"))
-    rules.judge_paths("alice", ["x"], table)
-    rules.judge_paths("bot-root", ["docs/a"], table)
-    for path in ("x", "docs/secret", "docs/secret/deep"):
-        with pytest.raises(Refused):
-            rules.judge_paths("bot-root", [path], table)
-    with pytest.raises(Refused, match="bob may not push"):
-        rules.judge_paths("bob", [], table)
-
-
-def test_a_folder_that_stands_for_very_many_changes_is_judged_by_all_that_may_lie_below_it() -> None:
-    table = (
-        PathRule("a", never=("ci/secret/x.toml",)),
-        PathRule("b", only=("ci/open/",)),
-        PathRule("c", only=("ci/",)),
-    )
-    for pusher in ("a", "b"):
-        with pytest.raises(Refused):
-            rules.judge_paths(pusher, ["ci/"], table)
-    rules.judge_paths("a", ["cider/", "ci/open/"], table)
-    rules.judge_paths("c", ["ci/", "ci/deep/"], table)
-    assert rules.tiers_for(["ci/"])
-    assert rules.under_any(["tools/"], ["tools/words.py"])
-    assert not rules.under_any(["tools"], ["tools/words.py"])
-
-
-@pytest.mark.parametrize(
     ("path", "asks"),
     [("agents/a.py", True), ("agents", True), ("state/x", True), ("tests/x", True), ("ci/tiers.toml", True),
      ("ci/tiers.toml.bak", False), ("agents.md", False), ("src/agents/a.py", False), ("README", False)],
@@ -329,38 +270,100 @@ def test_changes_of_code_state_and_tests_ask_for_a_tier(path: str, asks: bool) -
     assert rules.tiers_for([path]) is asks
 
 
-def test_a_table_of_rules_is_read() -> None:
-    raw = {"format": 1, "rule": [{"who": "a*", "only": ["docs/"], "never": ["docs/x"]}, {"who": "*"}]}
-    assert rules.parse_path_rules(raw) == (PathRule("a*", ("docs/",), ("docs/x",)), PathRule("*"))
+# --- names that mean something else -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "raw",
+    ("name", "means"),
     [
-        None,
-        [],
-        {},
-        {"rule": {}},
-        {"format": 1, "rule": "x"},
-        {"format": 2, "rule": []},
-        {"format": True, "rule": []},
-        {"rule": [{"who": "a"}]},
-        {"format": 1, "rule": [], "other": 1},
-        {"format": 1, "rule": ["x"]},
-        {"format": 1, "rule": [3]},
-        {"format": 1, "rule": [{}]},
-        {"format": 1, "rule": [{"who": 3}]},
-        {"format": 1, "rule": [{"who": ""}]},
-        {"format": 1, "rule": [{"who": "a", "may": ["x"]}]},
-        {"format": 1, "rule": [{"who": "a", "only": "docs/"}]},
-        {"format": 1, "rule": [{"who": "a", "only": [1]}]},
-        {"format": 1, "rule": [{"who": "a", "only": [""]}]},
-        {"format": 1, "rule": [{"who": "a", "never": ["/etc"]}]},
-        {"format": 1, "rule": [{"who": "a", "never": ["../x"]}]},
-        {"format": 1, "rule": [{"who": "a", "never": [None]}]},
-        {"format": 1, "rule": [{"who": "a", "only": {"x": 1}}]},
+        ("refs/heads/main", "the ref refs/heads/main"),
+        ("refs/tags/v1.0.0", "the ref refs/tags/v1.0.0"),
+        ("heads/main", "the ref refs/heads/main"),
+        ("tags/v1.0.0", "the ref refs/tags/v1.0.0"),
+        ("workbench/ledger", "the ref refs/workbench/ledger"),
+        ("notes/evals", "the ref refs/notes/evals"),
+        ("remotes/hub/main", "the ref refs/remotes/hub/main"),
+        ("stash", "the ref refs/stash"),
+        ("refs", "the ref refs/refs"),
+        ("HEAD", "a name of git's own"),
+        ("FETCH_HEAD", "a name of git's own"),
+        ("Main", "main, where case does not count"),
+        ("v7.7.7", "a version"),
+        ("v1.2.0-rc.1", "a version"),
+        ("a" * 40, "an object id"),
+        ("active", "a channel"),
+        ("canary", "a channel"),
+        ("blue", "a channel"),
+        ("release", "an artifact"),
+        ("raw/rust", "an artifact"),
+        ("tokenizer/rust/v1.0.0", "an artifact"),
     ],
 )
-def test_a_table_that_is_wrong_is_refused(raw: object) -> None:
-    with pytest.raises(UserError, match=r"ci/paths\.toml"):
-        rules.parse_path_rules(raw)
+def test_a_branch_that_would_be_read_as_something_else_is_refused_with_a_free_name(name: str, means: str) -> None:
+    with pytest.raises(Refused, match="would be read as") as caught:
+        rules.judge_name(RefMove(f"refs/heads/{name}", ZERO_ID, A), channels=("blue",))
+    assert means in caught.value.what
+    free = caught.value.hint.rpartition("HEAD:")[2]
+    assert rules.judge_name(RefMove(free, ZERO_ID, A), channels=("blue",)) == Branch(free.removeprefix("refs/heads/"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["main", "v2", "v1.x", "release/1.0", "raw-data", "header", "head", "feature/refs", "abc1234", "activate"],
+)
+def test_a_branch_whose_name_only_resembles_something_is_allowed(name: str) -> None:
+    assert rules.judge_name(RefMove(f"refs/heads/{name}", ZERO_ID, A), channels=("blue",)) == Branch(name)
+
+
+def test_a_channel_is_not_called_as_a_branch_or_as_anything_else() -> None:
+    rules.judge_channel("canary", ["main"])
+    rules.judge_channel("blue", ["main"])
+    for name in ("main", "side", "release", "stash", "tags"):
+        with pytest.raises(Refused, match="would be read as"):
+            rules.judge_channel(name, ["main", "side"])
+
+
+# --- numbers that leave room ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["v1000000.0.0", "v0.1000000.0", "v0.0.1000000", "v999999999.999999999.999999999"])
+def test_nobody_brings_a_number_that_leaves_no_room_above_it(text: str) -> None:
+    for ref in (AgentVersion(Version.parse(text)), ArtifactTag(Kind.RAW, "rust", Version.parse(text))):
+        with pytest.raises(Refused, match="above 999,999"):
+            rules.judge_version(ref, [])
+
+
+@pytest.mark.parametrize(
+    ("new", "existing", "allowed"),
+    [
+        ("v1.0.0", [], True),
+        ("v0.1.0", [], True),
+        ("v0.0.1", [], True),
+        ("v1.0.1", [], False),
+        ("v2.0.0", [], False),
+        ("v1.2.4", ["v1.2.3"], True),
+        ("v1.3.0", ["v1.2.3"], True),
+        ("v2.0.0", ["v1.2.3"], True),
+        ("v1.2.5", ["v1.2.3"], False),
+        ("v1.3.1", ["v1.2.3"], False),
+        ("v2.1.0", ["v1.2.3"], False),
+        ("v999999.0.0", ["v1.2.3"], False),
+    ],
+)
+def test_only_the_owner_skips_numbers(new: str, existing: list[str], allowed: bool) -> None:
+    ref, there = AgentVersion(Version.parse(new)), [Version.parse(text) for text in existing]
+    rules.judge_version(ref, there, is_owner=True)
+    if allowed:
+        rules.judge_version(ref, there, is_owner=False)
+        return
+    with pytest.raises(Refused, match="skips numbers"):
+        rules.judge_version(ref, there, is_owner=False)
+
+
+def test_after_the_last_number_of_a_place_the_place_above_rises() -> None:
+    last = 999_999_999
+    assert Version(1, 2, last).bump(Bump.PATCH) == Version(1, 3, 0)
+    assert Version(1, last, last).bump(Bump.PATCH) == Version(2, 0, 0)
+    assert Version(1, last, 0).bump(Bump.MINOR) == Version(2, 0, 0)
+    with pytest.raises(UserError, match="no version can follow"):
+        Version(last, last, last).bump(Bump.PATCH)

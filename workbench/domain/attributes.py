@@ -52,8 +52,7 @@ def _end_of_word(line: bytes, start: int) -> int:
 
 
 def _end_of_quoted(line: bytes) -> int:
-    """Where a pattern in C quotes ends (quote.c, ``unquote_c_style``); 0 where the line begins with none, or one that git
-    does not take as such."""
+    """Where a pattern in C quotes ends (quote.c, ``unquote_c_style``); 0 where the line does not begin with one."""
     if not line.startswith(b'"'):
         return 0
     at = 1

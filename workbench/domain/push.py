@@ -9,7 +9,6 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from workbench.domain import refs
@@ -17,15 +16,14 @@ from workbench.domain.errors import Refused, UserError
 from workbench.domain.ids import ZERO_ID, object_id
 from workbench.domain.ledger import RefMove
 from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag, Branch, Channel, Notes, Ref
+from workbench.domain.roles import touches
 from workbench.domain.tree_rules import shown
-from workbench.domain.version import Bump, Version
+from workbench.domain.version import GIVEN_MAX, Bump, Version
 
 TIERS = ("micro", "fast", "full")
 MAX_UPDATES = 1000
 MAX_OPTIONS = 50
 MAX_WAIT_S = 24 * 3600
-PATHS_FILE = "ci/paths.toml"
-PATHS_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,6 @@ class OptionRule:
     apply: _Apply
 
 
-_PATH = re.compile(r"(?!/)(?!(?:.*/)?\.\.?(?:/|\Z)).+\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
 
 
@@ -210,8 +207,9 @@ def parse_updates(lines: Sequence[str]) -> tuple[RefMove, ...]:
     return tuple(moves)
 
 
-def judge_name(move: RefMove) -> Ref:
-    """The typed ref of a move that the grammar and the rules of creation and deletion allow; else Refused."""
+def judge_name(move: RefMove, channels: Collection[str] = ()) -> Ref:
+    """The typed ref of a move that the grammar and the rules of creation and deletion allow; else Refused. ``channels``
+    are those of the hub: no branch is called as one of them."""
     if move.ref.startswith(refs.OWN_NAMESPACE):
         raise Refused(
             f"{shown(move.ref)} belongs to the workbench",
@@ -229,6 +227,11 @@ def judge_name(move: RefMove) -> Ref:
             raise Refused(f"tag {ref.short} exists and never changes", "push a higher version instead")
     elif isinstance(ref, Notes) and deletes:
         raise Refused("evaluation notes cannot be deleted", "add a note instead")
+    elif isinstance(ref, Branch) and move.old == ZERO_ID and (other := refs.taken_name(ref.name, channels)):
+        raise Refused(
+            f"branch '{shown(ref.name)}' would be read as {other}",
+            f"push it under another name, for example: git push hub HEAD:refs/heads/{free_name(ref.name, channels)}",
+        )
     elif ref == MAIN and deletes:
         raise Refused("branch main cannot be deleted", "push a commit that reverts what is wrong")
     elif deletes:
@@ -236,90 +239,60 @@ def judge_name(move: RefMove) -> Ref:
     return ref
 
 
+def free_name(name: str, channels: Collection[str] = ()) -> str:
+    """A branch name that nothing else has, made from one that is taken."""
+    free = "work-" + name.replace("/", "-")
+    while refs.taken_name(free, channels):
+        free = f"work-{free}"
+    return free
+
+
+def judge_channel(name: str, branches: Collection[str]) -> None:
+    """Refused when a channel that a push makes would be read as something else."""
+    other = "a branch" if name in branches else "" if name in refs.KNOWN_CHANNELS else refs.taken_name(name)
+    if other:
+        raise Refused(f"promote: channel {name!r} would be read as {other}", "choose another name for the channel")
+
+
 def family(ref: AgentVersion | ArtifactTag) -> str:
     """The prefix that all versions of the same thing share: ``refs/tags/`` or ``refs/tags/kind/name/``."""
     return str(ref).removesuffix(str(ref.version))
 
 
-def judge_version(ref: AgentVersion | ArtifactTag, existing: Collection[Version]) -> None:
-    """A new version is strictly greater than every one that exists."""
+def judge_room(ref: AgentVersion | ArtifactTag) -> None:
+    """Whoever brings a version leaves room above it for those that follow."""
+    if not ref.version.leaves_room:
+        raise Refused(
+            f"tag {shown(ref.short)} has a number above {GIVEN_MAX:,}: few versions could follow it",
+            "give it a smaller number, for example the next after the latest here: workbench log",
+        )
+
+
+def judge_version(ref: AgentVersion | ArtifactTag, existing: Collection[Version], *, is_owner: bool = True) -> None:
+    """A new version is strictly greater than every one that exists, and, but for the hub's owner, the next after it."""
+    judge_room(ref)
     latest = max(existing, default=None)
     if latest is not None and ref.version <= latest:
         raise Refused(
             f"tag {ref.short} is not greater than {latest}, the latest",
-            f"the next versions are {latest.bump(Bump.PATCH)}, {latest.bump(Bump.MINOR)} and {latest.bump(Bump.MAJOR)}",
+            f"the next versions are {following(latest)}",
         )
+    before = latest or Version(0, 0, 0)
+    if not is_owner and ref.version not in [before.bump(bump) for bump in Bump]:
+        raise Refused(
+            f"tag {ref.short} skips numbers: {f'the latest is {latest}' if latest else 'it would be the first'}",
+            f"the next versions are {following(before)}; only the hub's owner may skip some",
+        )
+
+
+def following(version: Version) -> str:
+    """The versions that may come next, in words."""
+    patch, minor, major = (version.bump(bump) for bump in (Bump.PATCH, Bump.MINOR, Bump.MAJOR))
+    return f"{patch}, {minor} and {major}"
 
 
 def needs_fast_forward(ref: Ref) -> bool:
     return isinstance(ref, Branch | Notes)
-
-
-@dataclass(frozen=True)
-class PathRule:
-    """Whom it is for (a pattern of pusher names), and the folders they may, or may not, change."""
-
-    who: str
-    only: tuple[str, ...] = ()  # empty: everything
-    never: tuple[str, ...] = ()
-
-
-# The first line whose pattern matches holds. ``ci/paths.toml`` on main, as it stood before the push, replaces it.
-PATH_RULES: tuple[PathRule, ...] = (
-    PathRule("tuner", only=("state/",)),
-    PathRule("tuner-*", only=("state/",)),
-    PathRule("architect", never=("ci/", "hooks/", "state/", "pyproject.toml")),
-    PathRule("architect-*", never=("ci/", "hooks/", "state/", "pyproject.toml")),
-    PathRule("*"),
-)
-
-
-def judge_paths(pusher: str, changed: Collection[str], rules: Sequence[PathRule] = PATH_RULES) -> None:
-    """Refused when the pusher may not change one of the paths."""
-    rule = next((rule for rule in rules if fnmatchcase(pusher, rule.who)), None)
-    if rule is None:
-        raise Refused(f"{shown(pusher)} may not push", f"ask for a line in {PATHS_FILE}")
-    for path in sorted(changed):
-        if (rule.only and not _under(path, rule.only)) or _touches(path, rule.never):
-            allowed = f"only {', '.join(rule.only)}" if rule.only else "anything"
-            allowed += f" but {', '.join(rule.never)}" if rule.never else ""
-            raise Refused(
-                f"{shown(pusher)} may not change {shown(path)}",
-                f"allowed is {allowed}; a person can push it, or change {PATHS_FILE}",
-            )
-
-
-def _under(path: str, folders: Sequence[str]) -> bool:
-    return any(path == folder.rstrip("/") or path.startswith(folder.rstrip("/") + "/") for folder in folders)
-
-
-def _touches(path: str, folders: Sequence[str]) -> bool:
-    """Whether a change of ``path`` is one of a folder. A path that ends in ``/`` stands for anything below it."""
-    return _under(path, folders) or (path.endswith("/") and any(folder.startswith(path) for folder in folders))
-
-
-def parse_path_rules(raw: Any) -> tuple[PathRule, ...]:
-    """``format`` and ``[[rule]]`` tables with ``who``, ``only`` and ``never``; UserError for anything else."""
-    hint = f"it has `format = {PATHS_FORMAT}` and [[rule]] tables, see workbench/docs/formats.md"
-    if not isinstance(raw, Mapping) or raw.get("format") != PATHS_FORMAT or isinstance(raw.get("format"), bool):
-        found = raw.get("format") if isinstance(raw, Mapping) else raw
-        raise UserError(f"{PATHS_FILE}: unknown format {shown(repr(found))}", hint)
-    if set(raw) != {"format", "rule"} or not isinstance(raw["rule"], list):
-        raise UserError(f"{PATHS_FILE} is not a list of [[rule]] tables", hint)
-    return tuple(_path_rule(table) for table in raw["rule"])
-
-
-def _path_rule(table: Any) -> PathRule:
-    hint = 'for example: who = "bot-*", only = ["docs/"], never = ["docs/private/"]'
-    if not isinstance(table, Mapping) or not set(table) <= {"who", "only", "never"}:
-        raise UserError(f"{PATHS_FILE}: a rule has who, only and never, not {shown(repr(table))}", hint)
-    who, only, never = table.get("who"), table.get("only", []), table.get("never", [])
-    if not isinstance(who, str) or not who:
-        raise UserError(f"{PATHS_FILE}: who is a pattern of pushers' names, not {shown(repr(who))}", hint)
-    for paths in (only, never):
-        if not isinstance(paths, list) or not all(isinstance(path, str) and _PATH.match(path) for path in paths):
-            raise UserError(f"{PATHS_FILE}: only and never are lists of paths, not {shown(repr(paths))}", hint)
-    return PathRule(who, tuple(only), tuple(never))
 
 
 def tiers_for(changed: Collection[str]) -> bool:
@@ -329,4 +302,4 @@ def tiers_for(changed: Collection[str]) -> bool:
 
 def under_any(changed: Collection[str], folders: Sequence[str]) -> bool:
     """Whether one of the paths is one of the folders (or files), lies below it, or may stand for something there."""
-    return any(_touches(path, folders) for path in changed)
+    return any(touches(path, folders) for path in changed)

@@ -19,7 +19,7 @@ Nothing else spells a ref. ``parse(str(ref)) == ref`` for every value (a propert
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -138,7 +138,7 @@ class Channel:
         check_name(self.name, "channel name")
 
     def __str__(self) -> str:
-        return f"refs/workbench/channels/{self.name}"
+        return f"{CHANNELS}{self.name}"
 
 
 @dataclass(frozen=True, order=True)
@@ -186,6 +186,8 @@ LEDGER = Ledger()
 RUN_CACHE = RunCache()
 CONTRACTS = Contracts()
 OWN_NAMESPACE = "refs/workbench/"
+BRANCHES = "refs/heads/"
+CHANNELS = "refs/workbench/channels/"
 
 
 def agent_versions(tags: Mapping[str, ObjectId]) -> list[tuple[Version, ObjectId]]:
@@ -220,7 +222,7 @@ def meant_by(name: str) -> tuple[str, ...]:
         return (str(RunRef(ids.ulid(name))),)
     if name == "HEAD" or re.fullmatch("[0-9a-f]{40}", name):
         return ()  # neither is a ref, whatever has that name
-    return (f"refs/tags/{name}", f"{OWN_NAMESPACE}channels/{name}", f"refs/heads/{name}", f"refs/remotes/{name}")
+    return (f"refs/tags/{name}", f"{CHANNELS}{name}", f"{BRANCHES}{name}", f"refs/remotes/{name}")
 
 
 KNOWN_CHANNELS = frozenset({"active", "canary"})
@@ -231,6 +233,27 @@ _ARTIFACT = re.compile(rf"(?:{'|'.join(Kind)})(?:/[a-z0-9][a-z0-9_-]*(?:/v[0-9.]
 def _is_version(name: str) -> bool:
     """Whether it reads as a version, also as one that our grammar refuses (``v01.0.0``, ``v1.2.0-rc.1``)."""
     return re.match(r"v[0-9]+\.[0-9]+\.[0-9]+", name) is not None
+
+
+def taken_name(name: str, channels: Collection[str] = ()) -> str:
+    """What else a branch (or a channel) of this name would be read as, by git or by us; "" where nothing is.
+
+    ``channels`` are those that exist, besides the known ones.
+    """
+    first = name.partition("/")[0]
+    if first in ("refs", "stash") or first in _FOLDERS:
+        return f"the ref refs/{name.removeprefix('refs/')}"
+    if re.fullmatch("[A-Z_]*HEAD", name):
+        return "a name of git's own"
+    if name != MAIN.name and name.casefold() == MAIN.name:
+        return "main, where case does not count"
+    if _is_version(name):
+        return "a version"
+    if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", name):
+        return "an object id"
+    if name in KNOWN_CHANNELS or name in channels:
+        return "a channel"
+    return "an artifact" if _ARTIFACT.match(name) else ""
 
 
 def parse(text: str) -> Ref:
@@ -270,7 +293,7 @@ def _journal(rest: str) -> Ref:
 
 
 _PREFIXES = {
-    "refs/workbench/channels/": _channel,
+    CHANNELS: _channel,
     "refs/workbench/runs/": _run,
     "refs/workbench/journal/": _journal,
 }

@@ -12,6 +12,8 @@ from enum import StrEnum
 
 from workbench.domain.errors import UserError
 
+GIVEN_MAX = 999_999  # of a number in a version that comes from outside; what is computed may go on from there
+LAST = 999_999_999  # of any number: the grammar has nine digits
 _VERSION = re.compile(r"v(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\Z")
 
 
@@ -40,12 +42,20 @@ class Version:
             raise UserError(f"not a version: {text!r}", "a version is written vMAJOR.MINOR.PATCH, for example v1.2.0")
         return cls(*(int(part) for part in match.groups()))
 
+    @property
+    def leaves_room(self) -> bool:
+        """Whether so many versions can follow that nobody will see the last."""
+        return max(self.major, self.minor, self.patch) <= GIVEN_MAX
+
     def bump(self, by: Bump) -> Version:
-        if by is Bump.MAJOR:
-            return Version(self.major + 1, 0, 0)
-        if by is Bump.MINOR:
+        """The next version. After the last number of a place the place above rises; UserError after the last of all."""
+        if by is Bump.PATCH and self.patch < LAST:
+            return Version(self.major, self.minor, self.patch + 1)
+        if by is not Bump.MAJOR and self.minor < LAST:
             return Version(self.major, self.minor + 1, 0)
-        return Version(self.major, self.minor, self.patch + 1)
+        if self.major < LAST:
+            return Version(self.major + 1, 0, 0)
+        raise UserError(f"no version can follow {self}", "give it a number with room above: workbench doctor --mend")
 
     def __str__(self) -> str:
         return f"v{self.major}.{self.minor}.{self.patch}"

@@ -10,12 +10,13 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 from workbench.domain import push as rules
-from workbench.domain import refs
+from workbench.domain import refs, roles
 from workbench.domain.errors import Refused, UserError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import RefMove
-from workbench.domain.push import PATH_RULES, PATHS_FILE, PathRule, Push
-from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag, Branch, Ref
+from workbench.domain.push import Push
+from workbench.domain.refs import BRANCHES, CHANNELS, MAIN, AgentVersion, ArtifactTag, Branch, Ref
+from workbench.domain.roles import OWNER, ROLES, Role
 from workbench.domain.tree_rules import BadTree, Measure, TreeLimits, TreeWalk, shown
 from workbench.domain.version import Version
 from workbench.hub.changes import changed_paths, find
@@ -56,7 +57,8 @@ class Judged:
 
 def judge(push: Push, objects: PushedObjects, current: Refs, clean: CleanTrees) -> Judged:
     """Check a whole push against the refs as they stand. Refused names the first rule that it breaks."""
-    typed = tuple((rules.judge_name(move), move) for move in push.moves)
+    channels = [ref.removeprefix(CHANNELS) for ref in current.all(CHANNELS)]
+    typed = tuple((rules.judge_name(move, channels), move) for move in push.moves)
     if not typed:
         raise Refused("an empty push", "name what to push, for example: git push hub main")
     before = current.get(str(MAIN))
@@ -69,11 +71,13 @@ def judge(push: Push, objects: PushedObjects, current: Refs, clean: CleanTrees) 
             _judge_tag(ref, move, objects, clean, main)
         else:
             _judge_branch(ref, move, objects, clean)
-    _judge_versions(typed, current)
+    _judge_versions(typed, current, is_owner=push.pusher == OWNER)
     changed = _changed(objects, before, main) if moved is not None else frozenset[str]()
-    rules.judge_paths(push.pusher, changed, _path_rules(objects, before))
-    if moved is not None and rules.under_any(changed, (PATHS_FILE,)):
-        _check_path_rules(objects, moved.new)
+    roles.judge(push.pusher, [ref for ref, _ in typed], changed, _roles(objects, before))
+    if moved is not None and rules.under_any(changed, (roles.FILE,)):
+        _read_roles(objects, moved.new)
+    if push.options.promote:
+        rules.judge_channel(push.options.promote, [ref.removeprefix(BRANCHES) for ref in current.all(BRANCHES)])
     clean.trim()
     return Judged(push, typed, main, before, changed)
 
@@ -113,6 +117,7 @@ def judge_carried(tags: Mapping[str, ObjectId], objects: PushedObjects) -> None:
     for name, id in sorted(tags.items()):
         ref = refs.parse(name)
         assert isinstance(ref, AgentVersion | ArtifactTag), name
+        rules.judge_room(ref)
         commit = _tagged(ref, id, objects)
         if isinstance(ref, ArtifactTag):
             _check_artifact(ref, commit, objects, clean)
@@ -140,7 +145,7 @@ def _check_artifact(ref: ArtifactTag, commit: RawCommit, objects: PushedObjects,
     check_artifact(objects, ref, commit, clean.artifacts)
 
 
-def _judge_versions(typed: Sequence[tuple[Ref, RefMove]], current: Refs) -> None:
+def _judge_versions(typed: Sequence[tuple[Ref, RefMove]], current: Refs, *, is_owner: bool) -> None:
     """New versions rise, in each family by itself, also among those of one push."""
     latest: dict[str, list[Version]] = {}
     tags = [(ref, move) for ref, move in typed if isinstance(ref, AgentVersion | ArtifactTag) and move.old == ZERO_ID]
@@ -148,7 +153,7 @@ def _judge_versions(typed: Sequence[tuple[Ref, RefMove]], current: Refs) -> None
         prefix = rules.family(ref)
         if prefix not in latest:
             latest[prefix] = _versions(current, prefix)
-        rules.judge_version(ref, latest[prefix])
+        rules.judge_version(ref, latest[prefix], is_owner=is_owner)
         latest[prefix].append(ref.version)
 
 
@@ -179,21 +184,21 @@ def _changed(objects: PushedObjects, before: ObjectId | None, main: ObjectId | N
     return changed_paths(objects, trees[0], trees[1])
 
 
-def _path_rules(objects: PushedObjects, main: ObjectId | None) -> tuple[PathRule, ...]:
+def _roles(objects: PushedObjects, main: ObjectId | None) -> tuple[Role, ...]:
     """The table on main as it stood before the push, so that nobody gives a right to themselves."""
     try:
-        return _check_path_rules(objects, main) if main is not None else PATH_RULES
+        return _read_roles(objects, main) if main is not None else ROLES
     except Refused:  # it came before the hub had a policy
-        return PATH_RULES
+        return ROLES
 
 
-def _check_path_rules(objects: PushedObjects, main: ObjectId) -> tuple[PathRule, ...]:
-    entry = find(objects, read_commit(objects, main).tree, PATHS_FILE)
+def _read_roles(objects: PushedObjects, main: ObjectId) -> tuple[Role, ...]:
+    entry = find(objects, read_commit(objects, main).tree, roles.FILE)
     if entry is None:
-        return PATH_RULES
+        return ROLES
     try:
-        return rules.parse_path_rules(tomllib.loads(objects.read(entry.id).decode()))
+        return roles.parse(tomllib.loads(objects.read(entry.id).decode()))
     except UserError as error:
         raise Refused(error.what, error.hint) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise Refused(f"{PATHS_FILE} cannot be read: {shown(str(error))}", "repair it and push again") from error
+        raise Refused(f"{roles.FILE} cannot be read: {shown(str(error))}", "repair it and push again") from error
