@@ -70,10 +70,10 @@ def test_a_table_that_is_wrong_is_refused_before_it_locks_everybody_out(desk: An
     hub.edit({"README": "hello\n"})
     assert hub.push("main").accepted
     for text, says in [
-        ("[[rule]]\nwho = 3\n", "unknown format None"),
-        ("format = 1\n[[rule]]\nwho = 3\n", "who is a pattern"),
+        ("[[rule]]\nwho = 3\n", "format None"),
+        ("format = 1\n[[rule]]\nwho = 3\n", "3 is not text"),
         ("format = 1\n[[rule]\n", "cannot be read"),
-        ("format = 1\n[[rule]]\nwho = 'a'\nonly = 'docs'\n", "list of paths"),
+        ("format = 1\n[[rule]]\nwho = 'a'\nonly = 'docs'\n", "is not a list"),
         ("\0", "cannot be read"),
     ]:
         hub.edit({"ci/paths.toml": text})

@@ -6,21 +6,19 @@ binds its own author could never be mended. Not here: how a pusher is known (``h
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
-from workbench.domain.errors import Refused, UserError
+from workbench.domain import reading
+from workbench.domain.errors import Refused
+from workbench.domain.reading import BadInput, items, optional, record, text
 from workbench.domain.refs import Ref
 from workbench.domain.tree_rules import shown
 
 OWNER = "owner"
 FILE = "ci/paths.toml"
 FORMAT = 1
-_PATH = re.compile(r"(?!/)(?!(?:.*/)?\.\.?(?:/|\Z)).+\Z")
-_REF = re.compile(r"(?:heads|tags|notes)/.+\Z")
 
 
 @dataclass(frozen=True)
@@ -82,33 +80,33 @@ def touches(path: str, folders: Sequence[str]) -> bool:
     return _under(path, folders) or (path.endswith("/") and any(folder.startswith(path) for folder in folders))
 
 
-def parse(raw: Any) -> tuple[Role, ...]:
-    """``format`` and ``[[rule]]`` tables with the fields of ``Role``; UserError for anything else."""
-    hint = f"it has `format = {FORMAT}` and [[rule]] tables, see workbench/docs/formats.md"
-    if not isinstance(raw, Mapping) or raw.get("format") != FORMAT or isinstance(raw.get("format"), bool):
-        found = raw.get("format") if isinstance(raw, Mapping) else raw
-        raise UserError(f"{FILE}: unknown format {shown(repr(found))}", hint)
-    if set(raw) != {"format", "rule"} or not isinstance(raw["rule"], list):
-        raise UserError(f"{FILE} is not a list of [[rule]] tables", hint)
-    return tuple(_role(table) for table in raw["rule"])
+def read(data: bytes) -> tuple[Role, ...]:
+    """The table of ``ci/paths.toml``; Refused for anything else."""
+    try:
+        return _TABLE.read(reading.parse_toml(data), "")
+    except BadInput as bad:
+        hint = 'for example: format = 1, then [[rule]] with who = "bot-*", only = ["docs/"], only_refs = ["heads/b/*"]'
+        raise Refused(f"{FILE} cannot be read: {bad}", hint) from None
 
 
-def _role(table: Any) -> Role:
-    hint = 'for example: who = "bot-*", only = ["docs/"], never = ["docs/private/"], only_refs = ["heads/bot/*"]'
-    if not isinstance(table, Mapping) or not set(table) <= {"who", "only", "never", "only_refs", "never_refs"}:
-        what = f"{FILE}: a rule has who, only, never, only_refs and never_refs, not {shown(repr(table))}"
-        raise UserError(what, hint)
-    who = table.get("who")
-    if not isinstance(who, str) or not who:
-        raise UserError(f"{FILE}: who is a pattern of pushers' names, not {shown(repr(who))}", hint)
-    only, never = (_strings(table, name, _PATH, "paths") for name in ("only", "never"))
-    only_refs, never_refs = (_strings(table, name, _REF, "patterns of refs") for name in ("only_refs", "never_refs"))
-    return Role(who, only, never, only_refs, never_refs)
+def _rules(rule: tuple[Role, ...]) -> tuple[Role, ...]:
+    return rule
 
 
-def _strings(table: Mapping[str, Any], name: str, form: re.Pattern[str], what: str) -> tuple[str, ...]:
-    values = table.get(name, [])
-    if not isinstance(values, list) or not all(isinstance(value, str) and form.match(value) for value in values):
-        hint = "paths are written as in `git ls-files`, refs as heads/NAME, tags/NAME or notes/NAME, with *"
-        raise UserError(f"{FILE}: {name} is a list of {what}, not {shown(repr(values))}", hint)
-    return tuple(values)
+_PATHS = items(text(pattern=r"(?!/)(?!(?:.*/)?\.\.?(?:/|\Z)).+", says="a path as `git ls-files` writes it"), most=1000)
+_REFS = items(text(pattern=r"(?:heads|tags|notes)/.+", says="heads/NAME, tags/NAME or notes/NAME"), most=1000)
+_TABLE = record(
+    _rules,
+    format={FORMAT},
+    rule=items(
+        record(
+            Role,
+            who=text(least=1, most=256),
+            only=optional(_PATHS, ()),
+            never=optional(_PATHS, ()),
+            only_refs=optional(_REFS, ()),
+            never_refs=optional(_REFS, ()),
+        ),
+        most=1000,
+    ),
+)

@@ -5,7 +5,6 @@ Reads only; raises Refused with one line that says why and what to do. Not here:
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
@@ -196,9 +195,4 @@ def _read_roles(objects: PushedObjects, main: ObjectId) -> tuple[Role, ...]:
     entry = find(objects, read_commit(objects, main).tree, roles.FILE)
     if entry is None:
         return ROLES
-    try:
-        return roles.parse(tomllib.loads(objects.read(entry.id).decode()))
-    except UserError as error:
-        raise Refused(error.what, error.hint) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
-        raise Refused(f"{roles.FILE} cannot be read: {shown(str(error))}", "repair it and push again") from error
+    return roles.read(objects.read(entry.id))
