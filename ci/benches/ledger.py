@@ -48,7 +48,7 @@ def commits(repository: GitRepository) -> tuple[ObjectId, ObjectId]:
 
 def by_ledger(repository: GitRepository) -> Change:
     def change(old: ObjectId, new: ObjectId) -> None:
-        moves = [RefMove(ref, old, new) for ref in REFS]
+        moves = [RefMove.named(ref, old, new) for ref in REFS]
         repository.ledger.change(Action.PROMOTE, moves, who=WHO, why="a bench", evidence={"reward": 0.5})
 
     return change
@@ -87,9 +87,9 @@ def measure(changes: int, pushes: int, rounds: int) -> dict[str, object]:
         hubs = {each: hub(root, each) for each in ("ledger", "update_ref", "push")}
         pairs = {each: commits(repository) for each, repository in hubs.items()}
         for each, repository in hubs.items():
-            repository.refs.swap([RefMove(ref, ZERO_ID, pairs[each][0]) for ref in REFS])
+            repository.refs.swap([RefMove.named(ref, ZERO_ID, pairs[each][0]) for ref in REFS])
             if each == "push":  # the clone needs both commits; a mirror brings what refs name
-                repository.refs.swap([RefMove("refs/heads/other", ZERO_ID, pairs[each][1])])
+                repository.refs.swap([RefMove.named("refs/heads/other", ZERO_ID, pairs[each][1])])
         contestants = {
             "ledger": (by_ledger(hubs["ledger"]), changes),
             "update_ref": (by_update_ref(hubs["update_ref"].path), changes),

@@ -25,9 +25,9 @@ def hub(cli: Any, tmp_path: Path) -> Path:
         new = commit_after(repository, old)
         tag = repository.objects.add_tag("v1.0.0", new, message="x", who=WHO, time_ms=0)
         moves = [
-            RefMove("refs/heads/main", old, new),
-            RefMove("refs/heads/topic", new=new),
-            RefMove("refs/tags/v1.0.0", new=tag),
+            RefMove.named("refs/heads/main", old, new),
+            RefMove.named("refs/heads/topic", new=new),
+            RefMove.named("refs/tags/v1.0.0", new=tag),
         ]
         repository.ledger.change(Action.PUSH, moves, who=WHO, why="push main, topic, v1.0.0")
     return tmp_path / "agent.git"
@@ -84,7 +84,7 @@ def test_where_main_went_back_it_says_what_a_clone_brings_back(cli: Any, hub: Pa
 def test_what_was_pushed_on_top_is_not_undone_with_it(cli: Any, hub: Path) -> None:
     with GitRepository(hub) as repository:
         old = repository.refs.get("refs/heads/main") or ZERO_ID
-        repository.refs.swap([RefMove("refs/heads/main", old, commit_after(repository, old))])
+        repository.refs.swap([RefMove.named("refs/heads/main", old, commit_after(repository, old))])
     before = refs(hub)
     done = cli(hub, "undo", "2")
     assert done.returncode == 5

@@ -50,7 +50,7 @@ ENTRIES = st.builds(
     Entry,
     counter=WHOLE,
     action=st.sampled_from(Action),
-    moves=st.lists(st.builds(RefMove, TEXT, IDS, IDS), max_size=4).map(tuple),
+    moves=st.lists(st.builds(RefMove.named, TEXT, IDS, IDS), max_size=4).map(tuple),
     who=TEXT,
     why=TEXT,
     time_ms=WHOLE,
@@ -80,7 +80,7 @@ RUNS = st.builds(
 )
 EXAMPLES = [
     Manifest(kind=Kind.RAW, name="rust"),
-    Entry(1, Action.INIT, (RefMove("refs/heads/main"),), "a", "b", 0),
+    Entry(1, Action.INIT, (RefMove.named("refs/heads/main"),), "a", "b", 0),
     RunRecord(make_ulid(0, bytes(10)), "pipeline", "rust", "0" * 40, "command", steps=(StepRecord("crawl"),)),
 ]
 

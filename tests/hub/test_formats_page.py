@@ -65,7 +65,7 @@ def full(toy_desk: Any, toy_files: Files, tmp_path: Path) -> Any:
     }
     repository.run_cache.put(check.key, result, who=WHO, why="checked")
     repository.ledger.undo(who=WHO)
-    channel = RefMove("refs/workbench/channels/x", ZERO_ID, repository.resolve("main"))
+    channel = RefMove.named("refs/workbench/channels/x", ZERO_ID, repository.resolve("main"))
     repository.ledger.change(Action.PROMOTE, [channel], who="Zoë\n<z@localhost>", why="a\nb", evidence={"run": "x"})
     for text in ("a", "ü", "\u2028"):
         repository.journals.append("sessions", {"text": text, "n": 1.5})

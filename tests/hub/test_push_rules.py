@@ -170,39 +170,39 @@ def test_any_options_at_all_are_understood_or_refused(texts: list[str]) -> None:
     ["refs/heads/main", "refs/heads/a/b-c.d", "refs/tags/v1.2.3", "refs/tags/model/rust/v1.0.0", "refs/notes/evals"],
 )
 def test_refs_of_the_grammar_may_be_made(ref: str) -> None:
-    assert str(rules.judge_name(RefMove(ref, ZERO_ID, A))) == ref
+    assert str(rules.judge_name(RefMove.named(ref, ZERO_ID, A))) == ref
 
 
 @pytest.mark.parametrize(
     ("move", "says"),
     [
-        (RefMove("refs/workbench/ledger", ZERO_ID, A), "belongs to the workbench"),
-        (RefMove("refs/workbench/channels/active", A, B), "belongs to the workbench"),
-        (RefMove("refs/workbench/runs/x", ZERO_ID, A), "belongs to the workbench"),
-        (RefMove("refs/tags/v1.0.0", A, ZERO_ID), "cannot be deleted"),
-        (RefMove("refs/tags/v1.0.0", A, B), "never changes"),
-        (RefMove("refs/tags/raw/rust/v1.0.0", A, B), "never changes"),
-        (RefMove("refs/tags/raw/rust/v1.0.0", A, ZERO_ID), "cannot be deleted"),
-        (RefMove("refs/notes/evals", A, ZERO_ID), "cannot be deleted"),
-        (RefMove("refs/heads/main", A, ZERO_ID), "cannot be deleted"),
-        (RefMove("refs/heads/topic", A, ZERO_ID), "cannot be deleted"),
-        (RefMove("refs/tags/v1", ZERO_ID, A), "not a name"),
-        (RefMove("refs/tags/v1.0.0-rc1", ZERO_ID, A), "not a name"),
-        (RefMove("refs/tags/1.0.0", ZERO_ID, A), "not a name"),
-        (RefMove("refs/tags/v1.0.0\n", ZERO_ID, A), "not a name"),
-        (RefMove("refs/tags/raw/Rust/v1.0.0", ZERO_ID, A), "not a name"),
-        (RefMove("refs/tags/new/rust/v1.0.0", ZERO_ID, A), "not a name"),
-        (RefMove("refs/tags/raw/rust/x/v1.0.0", ZERO_ID, A), "not a name"),
-        (RefMove("refs/notes/commits", ZERO_ID, A), "not a name"),
-        (RefMove("refs/replace/" + A, ZERO_ID, B), "not a name"),
-        (RefMove("refs/heads/a..b", ZERO_ID, A), "not a name"),
-        (RefMove("refs/heads/-x", ZERO_ID, A), "not a name"),
-        (RefMove("refs/heads/a.lock", ZERO_ID, A), "not a name"),
-        (RefMove("refs/heads/\x1b[2J", ZERO_ID, A), "not a name"),
-        (RefMove("HEAD", ZERO_ID, A), "not a name"),
-        (RefMove("", ZERO_ID, A), "not a name"),
+        (RefMove.named("refs/workbench/ledger", ZERO_ID, A), "belongs to the workbench"),
+        (RefMove.named("refs/workbench/channels/active", A, B), "belongs to the workbench"),
+        (RefMove.named("refs/workbench/runs/x", ZERO_ID, A), "belongs to the workbench"),
+        (RefMove.named("refs/tags/v1.0.0", A, ZERO_ID), "cannot be deleted"),
+        (RefMove.named("refs/tags/v1.0.0", A, B), "never changes"),
+        (RefMove.named("refs/tags/raw/rust/v1.0.0", A, B), "never changes"),
+        (RefMove.named("refs/tags/raw/rust/v1.0.0", A, ZERO_ID), "cannot be deleted"),
+        (RefMove.named("refs/notes/evals", A, ZERO_ID), "cannot be deleted"),
+        (RefMove.named("refs/heads/main", A, ZERO_ID), "cannot be deleted"),
+        (RefMove.named("refs/heads/topic", A, ZERO_ID), "cannot be deleted"),
+        (RefMove.named("refs/tags/v1", ZERO_ID, A), "not a name"),
+        (RefMove.named("refs/tags/v1.0.0-rc1", ZERO_ID, A), "not a name"),
+        (RefMove.named("refs/tags/1.0.0", ZERO_ID, A), "not a name"),
+        (RefMove.named("refs/tags/v1.0.0\n", ZERO_ID, A), "not a name"),
+        (RefMove.named("refs/tags/raw/Rust/v1.0.0", ZERO_ID, A), "not a name"),
+        (RefMove.named("refs/tags/new/rust/v1.0.0", ZERO_ID, A), "not a name"),
+        (RefMove.named("refs/tags/raw/rust/x/v1.0.0", ZERO_ID, A), "not a name"),
+        (RefMove.named("refs/notes/commits", ZERO_ID, A), "not a name"),
+        (RefMove.named("refs/replace/" + A, ZERO_ID, B), "not a name"),
+        (RefMove.named("refs/heads/a..b", ZERO_ID, A), "not a name"),
+        (RefMove.named("refs/heads/-x", ZERO_ID, A), "not a name"),
+        (RefMove.named("refs/heads/a.lock", ZERO_ID, A), "not a name"),
+        (RefMove.named("refs/heads/\x1b[2J", ZERO_ID, A), "not a name"),
+        (RefMove.named("HEAD", ZERO_ID, A), "not a name"),
+        (RefMove.named("", ZERO_ID, A), "not a name"),
     ],
-    ids=lambda value: ascii(value.ref)[:40] if isinstance(value, RefMove) else "",
+    ids=lambda value: ascii(str(value.ref))[:40] if isinstance(value, RefMove) else "",
 )
 def test_refs_that_may_not_move_so_are_refused(move: RefMove, says: str) -> None:
     with pytest.raises(Refused) as caught:
@@ -250,7 +250,10 @@ def test_branches_and_notes_only_grow() -> None:
 
 def test_the_moves_of_a_push_are_read_as_git_writes_them() -> None:
     lines = [f"{ZERO_ID} {A} refs/heads/a b", f"{A} {B} refs/heads/main"]
-    assert rules.parse_updates(lines) == (RefMove("refs/heads/a b", ZERO_ID, A), RefMove("refs/heads/main", A, B))
+    assert rules.parse_updates(lines) == (
+        RefMove.named("refs/heads/a b", ZERO_ID, A),
+        RefMove.named("refs/heads/main", A, B),
+    )
     assert rules.parse_updates([]) == ()
     with pytest.raises(Refused, match="1001 refs in one push"):
         rules.parse_updates([lines[1]] * 1001)
@@ -301,10 +304,12 @@ def test_changes_of_code_state_and_tests_ask_for_a_tier(path: str, asks: bool) -
 )
 def test_a_branch_that_would_be_read_as_something_else_is_refused_with_a_free_name(name: str, means: str) -> None:
     with pytest.raises(Refused, match="would be read as") as caught:
-        rules.judge_name(RefMove(f"refs/heads/{name}", ZERO_ID, A), channels=("blue",))
+        rules.judge_name(RefMove.named(f"refs/heads/{name}", ZERO_ID, A), channels=("blue",))
     assert means in caught.value.what
     free = caught.value.hint.rpartition("HEAD:")[2]
-    assert rules.judge_name(RefMove(free, ZERO_ID, A), channels=("blue",)) == Branch(free.removeprefix("refs/heads/"))
+    assert rules.judge_name(RefMove.named(free, ZERO_ID, A), channels=("blue",)) == Branch(
+        free.removeprefix("refs/heads/")
+    )
 
 
 @pytest.mark.parametrize(
@@ -312,7 +317,7 @@ def test_a_branch_that_would_be_read_as_something_else_is_refused_with_a_free_na
     ["main", "v2", "v1.x", "release/1.0", "raw-data", "header", "head", "feature/refs", "abc1234", "activate"],
 )
 def test_a_branch_whose_name_only_resembles_something_is_allowed(name: str) -> None:
-    assert rules.judge_name(RefMove(f"refs/heads/{name}", ZERO_ID, A), channels=("blue",)) == Branch(name)
+    assert rules.judge_name(RefMove.named(f"refs/heads/{name}", ZERO_ID, A), channels=("blue",)) == Branch(name)
 
 
 def test_a_channel_is_not_called_as_a_branch_or_as_anything_else() -> None:

@@ -160,7 +160,7 @@ with GitRepository(Path(sys.argv[1])) as repository:
     main, objects = repository.refs.get("refs/heads/main"), repository.objects
     tree = objects.add_tree(objects.commit(main).tree, {"pinned": b"1"})
     pin = objects.add_commit(tree, parents=[main], message="pin", who="a", time_ms=2)
-    moves = [RefMove("refs/heads/main", main, pin), RefMove("refs/workbench/channels/active", new=pin)]
+    moves = [RefMove.named("refs/heads/main", main, pin), RefMove.named("refs/workbench/channels/active", new=pin)]
     repository.ledger.change(Action.PIN, moves, who="a", why="pin")
 """
 

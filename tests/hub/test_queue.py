@@ -36,7 +36,7 @@ def came_before(old: ObjectId, new: ObjectId) -> bool:
 
 def intent(number: int, *moves: tuple[str, ObjectId, ObjectId], **options: object) -> Intent:
     run = make_ulid(number, bytes(10))
-    return Intent(run, tuple(RefMove(*m) for m in moves), PushOptions(**options), "alice", number)  # type: ignore[arg-type]
+    return Intent(run, tuple(RefMove.named(*m) for m in moves), PushOptions(**options), "alice", number)  # type: ignore[arg-type]
 
 
 def main(old: ObjectId, new: ObjectId) -> tuple[str, ObjectId, ObjectId]:
@@ -68,7 +68,7 @@ def test_the_chain_is_the_order_even_where_the_clock_went_back() -> None:
 
 def test_a_push_that_nobody_described_is_pending_too() -> None:
     found = pending({NAME: B, TAG: C}, Handled(), [], came_before)
-    assert [(p.intent, {m.ref for m in p.moves}) for p in found] == [(None, {NAME, TAG})]
+    assert [(p.intent, {str(m.ref) for m in p.moves}) for p in found] == [(None, {NAME, TAG})]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_push_that_was_cut_off_and_repeated_runs_once_as_the_one_that_happened
 
 
 def test_moves_of_the_ledger_start_nothing_and_join_the_pushes_around_them() -> None:
-    handled = Handled({NAME: A}, edges=[RefMove(NAME, B, C)])
+    handled = Handled({NAME: A}, edges=[RefMove.named(NAME, B, C)])
     found = pending({NAME: D}, handled, [intent(1, main(A, B)), intent(2, main(C, D))], came_before)
     assert told(found) == [(1, [(A, B)]), (2, [(C, D)])]
     found = pending({NAME: D}, handled, [intent(1, main(A, B))], came_before)
@@ -109,7 +109,7 @@ def test_moves_of_the_ledger_start_nothing_and_join_the_pushes_around_them() -> 
 
 
 def test_a_pin_and_its_undo_are_a_circle_that_starts_nothing() -> None:
-    handled = Handled({NAME: A}, edges=[RefMove(NAME, B, P), RefMove(NAME, P, B)])
+    handled = Handled({NAME: A}, edges=[RefMove.named(NAME, B, P), RefMove.named(NAME, P, B)])
     assert told(pending({NAME: B}, handled, [intent(1, main(A, B))], came_before)) == [(1, [(A, B)])]
     assert told(pending({NAME: B}, handled, [], came_before)) == [(-1, [(A, B)])]
     found = pending({NAME: C}, handled, [intent(1, main(A, B)), intent(2, main(B, C))], came_before)
@@ -152,7 +152,7 @@ def test_what_a_push_may_ask_for_is_found_once_its_refs_have_moved(names: set[st
         assert not names & {NAME, TAG}
         assert "force" in asked or "stages" in asked or "refs/heads/topic" not in names
         return
-    current = {NAME: A, **{move.ref: move.new for move in described.moves}}
+    current = {NAME: A, **{str(move.ref): move.new for move in described.moves}}
     [push] = pending(current, Handled({NAME: A}), [described], came_before)
     assert push.intent == described
 
@@ -204,7 +204,7 @@ class World:
     def push(self, moves: list[RefMove], describe: bool, **options: object) -> None:
         number = next(self.numbers)
         if describe:
-            self.intents.append(intent(number, *[(m.ref, m.old, m.new) for m in moves], **options))
+            self.intents.append(intent(number, *[(str(m.ref), m.old, m.new) for m in moves], **options))
             self.told += [(number, move) for move in moves]
         else:
             self.untold += moves
@@ -214,34 +214,34 @@ class World:
             self.repository.ledger.change(Action.PUSH, moves, who=WHO, why="push")
 
     def tag(self) -> RefMove:
-        return RefMove(f"refs/tags/v1.0.{next(self.numbers)}", ZERO_ID, self.commit(ZERO_ID))
+        return RefMove.named(f"refs/tags/v1.0.{next(self.numbers)}", ZERO_ID, self.commit(ZERO_ID))
 
     def push_main(self, describe: bool) -> None:
-        self.push([RefMove(NAME, self.main, self.commit(self.main))], describe)
+        self.push([RefMove.named(NAME, self.main, self.commit(self.main))], describe)
 
     def push_tag(self, describe: bool) -> None:
         self.push([self.tag()], describe)
 
     def push_both(self, describe: bool) -> None:
-        self.push([RefMove(NAME, self.main, self.commit(self.main)), self.tag()], describe)
+        self.push([RefMove.named(NAME, self.main, self.commit(self.main)), self.tag()], describe)
 
     def push_branch(self, describe: bool) -> None:
         ref = "refs/heads/topic"
         old = self.repository.refs.get(ref) or ZERO_ID
         if describe:
-            self.push([RefMove(ref, old, self.commit(old))], True, tier="micro")
+            self.push([RefMove.named(ref, old, self.commit(old))], True, tier="micro")
         else:
-            self.repository.refs.swap([RefMove(ref, old, self.commit(old))])
+            self.repository.refs.swap([RefMove.named(ref, old, self.commit(old))])
 
     def fail(self, repeat: bool) -> None:
         """A push that was cut off before anything moved; it may be repeated."""
-        move = RefMove(NAME, self.main, self.commit(self.main))
-        self.intents.append(intent(next(self.numbers), (move.ref, move.old, move.new)))
+        move = RefMove.named(NAME, self.main, self.commit(self.main))
+        self.intents.append(intent(next(self.numbers), (str(move.ref), move.old, move.new)))
         if repeat:
             self.push([move], True)
 
     def pin(self, undo: bool) -> None:
-        moves = [RefMove(NAME, self.main, self.commit(self.main)), self.tag()]
+        moves = [RefMove.named(NAME, self.main, self.commit(self.main)), self.tag()]
         self.pins.append(self.repository.ledger.change(Action.PIN, moves, who=WHO, why="pin").counter)
         if undo:
             self.undo(True)
@@ -268,7 +268,7 @@ class World:
         """Deal with the oldest pending push, as the worker does; it may die before it forgets the intent."""
         for push in self.pending()[:1]:
             self.done |= self.meant_by(push)
-            evidence = {"refs": {move.ref: move.new for move in push.moves}}
+            evidence = {"refs": {str(move.ref): move.new for move in push.moves}}
             self.repository.ledger.change(Action.HANDLED, (), who=WHO, why="handled", evidence=evidence)
             if forget and push.intent:
                 self.intents.remove(push.intent)
@@ -283,7 +283,7 @@ class World:
             for move in push.moves
             if true == move
             or (
-                true.ref == move.ref == NAME
+                str(true.ref) == str(move.ref) == NAME
                 and self.came_before(true.new, move.new)
                 and not (move.old != ZERO_ID and self.came_before(true.new, move.old))
             )
@@ -295,7 +295,7 @@ def test_a_push_that_was_undone_runs_once_when_it_is_pushed_again(first: bool) -
     world = World.new()
     world.push_main(True)
     world.handle(True)
-    move, tag = RefMove(NAME, world.main, world.commit(world.main)), world.tag()
+    move, tag = RefMove.named(NAME, world.main, world.commit(world.main)), world.tag()
     world.push([move, tag], True)
     entry = world.repository.ledger.head()
     assert entry is not None
@@ -328,7 +328,7 @@ def test_every_push_that_is_not_handled_is_pending_once_and_in_order(steps: list
     pushes = world.pending()
     described = [(push.intent.time_ms, move) for push in pushes if push.intent for move in push.moves]
     expected = [(number, move) for number, move in world.told if move not in world.done]
-    assert described == [(n, m) for n, m in sorted(expected, key=lambda pair: (pair[0], pair[1].ref))]
+    assert described == [(n, m) for n, m in sorted(expected, key=lambda pair: (pair[0], str(pair[1].ref)))]
     meant = [move for push in pushes for move in world.meant_by(push)]
     assert len(meant) == len(set(meant)), "none twice"
     assert set(meant) == {move for _, move in expected} | {m for m in world.untold if m not in world.done}
@@ -438,8 +438,8 @@ def test_an_index_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) 
 
 def test_what_a_push_moved_by_the_ledger_is_work_and_what_a_pin_moved_is_not() -> None:
     fold = Handled()
-    fold.apply(Entry(1, Action.PUSH, (RefMove(NAME, ZERO_ID, A), RefMove(TAG, ZERO_ID, B)), WHO, "push", 1))
+    fold.apply(Entry(1, Action.PUSH, (RefMove.named(NAME, ZERO_ID, A), RefMove.named(TAG, ZERO_ID, B)), WHO, "push", 1))
     assert fold.refs == {}
     fold.apply(Entry(2, Action.HANDLED, (), WHO, "run", 2, {"refs": {NAME: A, TAG: B}}))
-    fold.apply(Entry(3, Action.PIN, (RefMove(NAME, A, C),), WHO, "pin", 3))
+    fold.apply(Entry(3, Action.PIN, (RefMove.named(NAME, A, C),), WHO, "pin", 3))
     assert fold.refs == {NAME: C, TAG: B}

@@ -97,7 +97,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact]:
         files = dict(template_files()) | {"agents/hostile.py": TOOLS, "agents/words.py": b"WORD = 'one'\n"}
         tree = repository.objects.add_tree(EMPTY_TREE, files)
         start = repository.objects.add_commit(tree, parents=(), message="start\n", who=WHO, time_ms=1000)
-        repository.ledger.change(Action.INIT, [RefMove(str(MAIN), ZERO_ID, start)], who=WHO, why="start")
+        repository.ledger.change(Action.INIT, [RefMove(MAIN, ZERO_ID, start)], who=WHO, why="start")
         staged = repository.artifacts.stage(payload, Manifest(Kind.RELEASE, "rust"))
         artifact = repository.artifacts.publish(staged, bump=Bump.MINOR, who=WHO, why="test")
         pin(repository, artifact, clock=SystemClock(), who=WHO)
@@ -246,11 +246,11 @@ def test_a_server_keeps_its_version_when_active_moves_and_its_tag_goes(release: 
             changed = {"agents/words.py": b"WORD = 'two'\n"}
             tree = repository.objects.add_tree(repository.objects.commit(main).tree, changed)
             moved = repository.objects.add_commit(tree, parents=(main,), message="two\n", who=WHO, time_ms=2000)
-            repository.refs.swap([RefMove(str(MAIN), main, moved)])
+            repository.refs.swap([RefMove(MAIN, main, moved)])
             pin(repository, release[1], clock=SystemClock(), who=WHO)
             tag = repository.refs.get("refs/tags/v1.0.0")
             assert tag is not None
-            repository.refs.swap([RefMove("refs/tags/v1.0.0", tag, ZERO_ID)])
+            repository.refs.swap([RefMove.named("refs/tags/v1.0.0", tag, ZERO_ID)])
             async with Client(build_server(*serve_version(repository, "active"))) as new:
                 assert await answer(new) == ("two", "v1.0.1")
                 assert await answer(old) == ("one", "v1.0.0")

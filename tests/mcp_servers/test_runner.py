@@ -55,7 +55,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         files = dict(template_files()) | {"agents/hello.py": HELLO % b"Hello"}
         tree = repository.objects.add_tree(EMPTY_TREE, files)
         start = repository.objects.add_commit(tree, parents=(), message="start\n", who=WHO, time_ms=1000)
-        repository.ledger.change(Action.INIT, [RefMove(str(MAIN), ZERO_ID, start)], who=WHO, why="start")
+        repository.ledger.change(Action.INIT, [RefMove(MAIN, ZERO_ID, start)], who=WHO, why="start")
         staged = repository.artifacts.stage(payload, Manifest(Kind.RELEASE, "rust"))
         release = repository.artifacts.publish(staged, bump=Bump.MINOR, who=WHO, why="test")
         first = pin(repository, release, clock=SystemClock(), who=WHO)
@@ -65,7 +65,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         second = repository.objects.add_commit(
             tree, parents=(first.commit,), message="ahoy\n", who=WHO, time_ms=9_000_000_000
         )
-        repository.refs.swap([RefMove(str(MAIN), first.commit, second)])
+        repository.refs.swap([RefMove(MAIN, first.commit, second)])
         pin(repository, release, clock=SystemClock(), who=WHO)
     return folder / "hub.git"
 

@@ -119,7 +119,7 @@ class Toy:
         commit = objects.add_commit(
             objects.add_tree(base, files), parents=parents, message="edit\n", who=WHO, time_ms=self.clock.now_ms()
         )
-        self.repository.ledger.change(Action.INIT, [RefMove(str(MAIN), self.commit, commit)], who=WHO, why="edit")
+        self.repository.ledger.change(Action.INIT, [RefMove(MAIN, self.commit, commit)], who=WHO, why="edit")
         self.commit = commit
 
     def replace(self, path: str, old: str, new: str) -> None:

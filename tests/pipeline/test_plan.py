@@ -66,7 +66,7 @@ def test_an_artifact_that_was_deleted_is_built_again(toy) -> None:
     toy.run()
     ref = "refs/tags/dataset/toy/v1.0.0"
     old = toy.repository.refs.get(ref)
-    toy.repository.ledger.change(Action.DELETE, [RefMove(ref, old, ZERO_ID)], who="T <t@example.com>", why="test")
+    toy.repository.ledger.change(Action.DELETE, [RefMove.named(ref, old, ZERO_ID)], who="T <t@example.com>", why="test")
     assert str(toy.planner.why("count").reason) == "dataset/toy/v1.0.0 is no longer there"
     assert toy.states(toy.run()) == {"words": "reused", "count": "succeeded"}
 

@@ -75,7 +75,7 @@ def test_a_manifest_that_lies_is_found_out(toy, change, message: str) -> None:
 def test_an_input_that_is_gone_is_a_warning_with_the_command_that_brings_it(toy) -> None:
     toy.run()
     ref = "refs/tags/raw/toy/v1.0.0"
-    moves = [RefMove(ref, toy.repository.refs.get(ref), ZERO_ID)]
+    moves = [RefMove.named(ref, toy.repository.refs.get(ref), ZERO_ID)]
     toy.repository.ledger.change(Action.DELETE, moves, who=WHO, why="test")
     (finding,) = [f for f in verify(toy.repository, toy.artifact("dataset/toy/v1.0.0")) if f.severity != "ok"]
     assert finding.severity == "warning"

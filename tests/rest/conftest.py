@@ -29,7 +29,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitReposito
     with GitRepository(folder / "hub.git") as made:
         tree = made.objects.add_tree(EMPTY_TREE, dict(template_files()))
         start = made.objects.add_commit(tree, parents=(), message="start\n", who=WHO, time_ms=1000)
-        made.ledger.change(Action.INIT, [RefMove(str(MAIN), ZERO_ID, start)], who=WHO, why="start")
+        made.ledger.change(Action.INIT, [RefMove(MAIN, ZERO_ID, start)], who=WHO, why="start")
         model = _publish(made, folder / "model", Manifest(Kind.MODEL, "rust", params={"depth": 2}))
         inputs = (InputEntry(Kind.MODEL, "rust", model.tree),)
         release = _publish(made, folder / "release", Manifest(Kind.RELEASE, "rust", inputs=inputs), [model])

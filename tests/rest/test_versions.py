@@ -60,7 +60,7 @@ def test_what_an_etag_stands_for_does_not_change_when_another_version_is_active(
     assert old is not None
     info = repository.objects.commit(old)
     new = repository.objects.add_commit(info.tree, parents=(old,), message="next\n", who=WHO, time_ms=2000)
-    moves = [RefMove(str(ACTIVE), old, new), RefMove("refs/tags/v1.1.0", ZERO_ID, new)]
+    moves = [RefMove(ACTIVE, old, new), RefMove.named("refs/tags/v1.1.0", ZERO_ID, new)]
     repository.refs.swap(moves)
     try:
         for path, known in before.items():
@@ -79,14 +79,14 @@ def test_of_two_versions_of_one_commit_the_one_that_was_asked_is_answered(
     whole, active = (client.get(f"/api/v1/versions/{name}") for name in ("v1.0.0", "active"))
     tag = repository.refs.get("refs/tags/v1.0.0")
     assert tag is not None
-    repository.refs.swap([RefMove("refs/tags/v1.0.9", ZERO_ID, tag)])
+    repository.refs.swap([RefMove.named("refs/tags/v1.0.9", ZERO_ID, tag)])
     try:
         assert client.get("/api/v1/versions/v1.0.0").json() == whole.json()
         assert client.get("/api/v1/versions/v1.0.9").json() == {**whole.json(), "version": "v1.0.9"}
         now = client.get("/api/v1/versions/active", headers={"if-none-match": active.headers["etag"]})
         assert now.json()["version"] == "v1.0.9"
     finally:
-        repository.refs.swap([RefMove("refs/tags/v1.0.9", tag, ZERO_ID)])
+        repository.refs.swap([RefMove.named("refs/tags/v1.0.9", tag, ZERO_ID)])
 
 
 def test_the_lineage_leads_back_to_what_it_was_made_from(client: httpx.Client) -> None:
@@ -102,14 +102,14 @@ def test_a_release_that_came_alone_still_tells_what_it_was_made_from(
     assert tag is not None
     path = "/api/v1/artifacts/release/rust/v1.0.0/lineage"
     whole = client.get(path)
-    repository.refs.swap([RefMove("refs/tags/model/rust/v1.0.0", tag, ZERO_ID)])
+    repository.refs.swap([RefMove.named("refs/tags/model/rust/v1.0.0", tag, ZERO_ID)])
     try:
         alone = client.get(path, headers={"if-none-match": whole.headers["etag"]})
         assert alone.status_code == 200
         assert alone.json()["made_from"] == []
         assert [each["artifact"] for each in alone.json()["not_here"]] == ["model/rust/v1.0.0"]
     finally:
-        repository.refs.swap([RefMove("refs/tags/model/rust/v1.0.0", ZERO_ID, tag)])
+        repository.refs.swap([RefMove.named("refs/tags/model/rust/v1.0.0", ZERO_ID, tag)])
 
 
 @pytest.mark.parametrize(
@@ -418,7 +418,7 @@ def test_a_version_whose_code_is_broken_is_told_with_its_line_and_the_others_are
     tree = repository.objects.add_tree(repository.objects.commit(main).tree, {"agents/bad.py": b"def (\n"})
     broken = repository.objects.add_commit(tree, parents=(main,), message="broken\n", who=WHO, time_ms=2000)
     tag = repository.objects.add_tag("v7.0.0", broken, message="broken", who=WHO, time_ms=2000)
-    repository.refs.swap([RefMove("refs/tags/v7.0.0", ZERO_ID, tag)])
+    repository.refs.swap([RefMove.named("refs/tags/v7.0.0", ZERO_ID, tag)])
     try:
         answer = client.get("/api/v1/versions/v7.0.0")
         assert answer.status_code == 422
@@ -426,7 +426,7 @@ def test_a_version_whose_code_is_broken_is_told_with_its_line_and_the_others_are
         assert client.get("/api/v1/versions/v1.0.0").status_code == 200
         assert [found["version"] for found in client.get("/api/v1/versions").json()] == ["v7.0.0", "v1.0.0"]
     finally:
-        repository.refs.swap([RefMove("refs/tags/v7.0.0", tag, ZERO_ID)])
+        repository.refs.swap([RefMove.named("refs/tags/v7.0.0", tag, ZERO_ID)])
 
 
 def test_the_command_serves_under_the_address_it_listens_on(repository: GitRepository) -> None:

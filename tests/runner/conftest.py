@@ -29,7 +29,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitR
     with GitRepository(tmp_path / "hub.git") as made:
         tree = made.objects.add_tree(EMPTY_TREE, dict(template_files()))
         commit = made.objects.add_commit(tree, parents=(), message="start\n", who=WHO, time_ms=1000)
-        made.ledger.change(Action.INIT, [RefMove(str(MAIN), ZERO_ID, commit)], who=WHO, why="start")
+        made.ledger.change(Action.INIT, [RefMove(MAIN, ZERO_ID, commit)], who=WHO, why="start")
         yield made
 
 
@@ -42,7 +42,7 @@ def commit(repository: GitRepository) -> Commit:
         assert main is not None
         tree = repository.objects.add_tree(repository.objects.commit(main).tree, changes)
         made = repository.objects.add_commit(tree, parents=(main,), message="change\n", who=WHO, time_ms=2000)
-        repository.refs.swap([RefMove(str(MAIN), main, made)])
+        repository.refs.swap([RefMove(MAIN, main, made)])
         return made
 
     return make

@@ -30,7 +30,7 @@ def test_the_first_pin_is_version_one_and_active(repository: GitRepository, rele
     assert (snapshot.version, snapshot.release) == ("v1.0.0", "release/rust/v1.0.0")
     head = repository.ledger.head()
     assert head is not None
-    assert {m.ref for m in head.moves} == {"refs/heads/main", "refs/tags/v1.0.0", "refs/workbench/channels/active"}
+    assert {str(m.ref) for m in head.moves} == {"refs/heads/main", "refs/tags/v1.0.0", "refs/workbench/channels/active"}
 
 
 def test_each_pin_is_a_patch_while_the_contract_stands(repository: GitRepository, release) -> None:  # type: ignore[no-untyped-def]
@@ -86,7 +86,7 @@ def test_a_newest_version_whose_code_is_broken_does_not_stand_in_the_way(  # typ
     pinned(repository, release("a"))
     broken = commit({"agents/bad.py": b"def (\n"})
     tag = repository.objects.add_tag("v1.3.0", broken, message="by hand", who=WHO, time_ms=3000)
-    repository.refs.swap([RefMove("refs/tags/v1.3.0", ZERO_ID, tag)])
+    repository.refs.swap([RefMove.named("refs/tags/v1.3.0", ZERO_ID, tag)])
     with pytest.raises(UserError, match=r"bad\.py, line 1"):
         pinned(repository, release("b"))
     commit({"agents/bad.py": None})
@@ -98,5 +98,5 @@ def test_a_newest_version_whose_code_is_broken_does_not_stand_in_the_way(  # typ
 def test_active_is_the_channel_whatever_else_has_that_name(repository: GitRepository, release, commit) -> None:  # type: ignore[no-untyped-def]
     pinned(repository, release("a"))
     other = commit({"agents/runner.py": b"raise SystemExit\n"})
-    repository.refs.swap([RefMove("refs/heads/active", ZERO_ID, other)])
+    repository.refs.swap([RefMove.named("refs/heads/active", ZERO_ID, other)])
     assert version.load(repository, "active").version == "v1.0.0"

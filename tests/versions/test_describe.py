@@ -32,7 +32,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitR
     with GitRepository(tmp_path / "hub.git") as made:
         tree = made.objects.add_tree(EMPTY_TREE, dict(template_files()))
         start = made.objects.add_commit(tree, parents=(), message="start\n", who=WHO, time_ms=1000)
-        made.ledger.change(Action.INIT, [RefMove(str(MAIN), ZERO_ID, start)], who=WHO, why="start")
+        made.ledger.change(Action.INIT, [RefMove(MAIN, ZERO_ID, start)], who=WHO, why="start")
         yield made
 
 
@@ -49,7 +49,7 @@ def publish(
 def test_tags_that_are_no_versions_are_passed_over(repository: GitRepository, tmp_path: Path) -> None:
     first = pin(repository, publish(repository, tmp_path / "a", Kind.RELEASE, "a"), clock=SystemClock(), who=WHO)
     names = ("backup", "v1.0", "v01.0.0", "v1.0.0-rc1", "release-2020", "team/backup", "model/rust/latest", "model/x")
-    repository.refs.swap([RefMove(f"refs/tags/{name}", ZERO_ID, first.commit) for name in names])
+    repository.refs.swap([RefMove.named(f"refs/tags/{name}", ZERO_ID, first.commit) for name in names])
     assert [found["version"] for found in describe.versions(repository)] == ["v1.0.0"]
     assert label(repository, first.commit) == "v1.0.0"
     assert [tag.short for tag in repository.artifacts.list()] == ["release/rust/v1.0.0"]
@@ -63,7 +63,7 @@ def test_versions_are_ordered_as_numbers_and_the_active_one_is_marked(
     made = pin(repository, publish(repository, tmp_path / "a", Kind.RELEASE, "a"), clock=SystemClock(), who=WHO)
     main = repository.objects.commit(made.commit).parents[0]
     tags = ("v0.9.0", "v0.10.0", "v0.2.0")
-    repository.refs.swap([RefMove(f"refs/tags/{tag}", ZERO_ID, main) for tag in tags])
+    repository.refs.swap([RefMove.named(f"refs/tags/{tag}", ZERO_ID, main) for tag in tags])
     found = describe.versions(repository)
     assert [version["version"] for version in found] == ["v1.0.0", "v0.10.0", "v0.9.0", "v0.2.0"]
     assert [version["active"] for version in found] == [True, False, False, False]
@@ -85,7 +85,7 @@ def test_ancestors_that_are_gone_or_are_others_under_the_same_name_are_named_and
     words = publish(repository, tmp_path / "t", Kind.TOKENIZER, "t", (data,))
     model = publish(repository, tmp_path / "m", Kind.MODEL, "m", (words,))
     tags = {str(each.tag): repository.refs.get(str(each.tag)) or ZERO_ID for each in (data, words)}
-    repository.refs.swap([RefMove(ref, value, ZERO_ID) for ref, value in tags.items()])
+    repository.refs.swap([RefMove.named(ref, value, ZERO_ID) for ref, value in tags.items()])
     (gone,) = describe.lineage(repository, model)
     assert (gone.tag, gone.commit, gone.artifact) == (words.tag, words.commit, None)
     other = publish(repository, tmp_path / "o", Kind.TOKENIZER, "another", ())

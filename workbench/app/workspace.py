@@ -81,6 +81,6 @@ def _make_hub(hub: Path, who: str) -> ObjectId:
         commit = repository.objects.add_commit(
             tree, parents=(), message="A new workspace\n", who=who, time_ms=wiring.clock().now_ms()
         )
-        move = RefMove(str(refs.MAIN), ZERO_ID, commit)
+        move = RefMove(refs.MAIN, ZERO_ID, commit)
         repository.ledger.change(Action.INIT, [move], who=who, why="a new workspace")
     return commit

@@ -165,7 +165,7 @@ def undo(
 
     with store(repo) as repository:
         made = repository.ledger.undo(entry, who=identity(repo), why=why)
-    moves = [{"ref": m.ref, "old": m.old, "new": m.new} for m in made.moves]
+    moves = [{"ref": str(m.ref), "old": m.old, "new": m.new} for m in made.moves]
     if json:
         emit_json({"counter": made.counter, "moves": moves})
         return
@@ -173,7 +173,7 @@ def undo(
     for move in made.moves:
         emit(f"  {move.ref}: {_stand(move.old)} -> {_stand(move.new)}")
     location = locate(repo)
-    main, remote = next((m for m in made.moves if m.ref == str(MAIN)), None), location.remote
+    main, remote = next((m for m in made.moves if m.ref == MAIN), None), location.remote
     if main and remote:
         emit(f"next:  git fetch {remote} && git rebase --onto {remote}/main {main.old[:12]}     if your main has it")
     elif main and main_is_checked_out(location):

@@ -15,6 +15,7 @@ from typing import Any
 from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import Corrupt
 from workbench.domain.ids import ZERO_ID, ObjectId, object_id
+from workbench.domain.refs import Ref, UnknownRef, parse_any
 
 FORMAT = 1
 
@@ -36,11 +37,16 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class RefMove:
-    """One ref, by full name, from ``old`` to ``new``; ``ZERO_ID`` stands for absent."""
+    """One ref from ``old`` to ``new``; ``ZERO_ID`` stands for absent."""
 
-    ref: str
+    ref: Ref | UnknownRef
     old: ObjectId = ZERO_ID
     new: ObjectId = ZERO_ID
+
+    @classmethod
+    def named(cls, name: str, old: ObjectId = ZERO_ID, new: ObjectId = ZERO_ID) -> RefMove:
+        """By the ref's full name, also where today's grammar does not have it."""
+        return cls(parse_any(name), old, new)
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Entry:
                 "format": FORMAT,
                 "counter": self.counter,
                 "action": self.action.value,
-                "moves": [{"ref": m.ref, "old": m.old, "new": m.new} for m in self.moves],
+                "moves": [{"ref": str(m.ref), "old": m.old, "new": m.new} for m in self.moves],
                 "who": self.who,
                 "why": self.why,
                 "time_ms": self.time_ms,
@@ -77,7 +83,7 @@ class Entry:
             return cls(
                 counter=int(raw["counter"]),
                 action=Action(raw["action"]),
-                moves=tuple(RefMove(m["ref"], object_id(m["old"]), object_id(m["new"])) for m in raw["moves"]),
+                moves=tuple(RefMove.named(m["ref"], object_id(m["old"]), object_id(m["new"])) for m in raw["moves"]),
                 who=raw["who"],
                 why=raw["why"],
                 time_ms=raw["time_ms"],

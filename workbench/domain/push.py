@@ -15,7 +15,7 @@ from workbench.domain import refs
 from workbench.domain.errors import Refused, UserError
 from workbench.domain.ids import ZERO_ID, object_id
 from workbench.domain.ledger import RefMove
-from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag, Branch, Channel, Notes, Ref
+from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag, Branch, Channel, Notes, Ref, UnknownRef
 from workbench.domain.roles import touches
 from workbench.domain.tree_rules import shown
 from workbench.domain.version import GIVEN_MAX, Bump, Version
@@ -192,7 +192,7 @@ class Push:
     pusher: str
 
     def move(self, ref: Ref) -> RefMove | None:
-        return next((move for move in self.moves if move.ref == str(ref)), None)
+        return next((move for move in self.moves if move.ref == ref), None)
 
 
 def parse_updates(lines: Sequence[str]) -> tuple[RefMove, ...]:
@@ -203,22 +203,21 @@ def parse_updates(lines: Sequence[str]) -> tuple[RefMove, ...]:
     for line in lines:
         parts = line.split(" ", 2)
         assert len(parts) == 3, line
-        moves.append(RefMove(parts[2], object_id(parts[0]), object_id(parts[1])))
+        moves.append(RefMove.named(parts[2], object_id(parts[0]), object_id(parts[1])))
     return tuple(moves)
 
 
 def judge_name(move: RefMove, channels: Collection[str] = ()) -> Ref:
     """The typed ref of a move that the grammar and the rules of creation and deletion allow; else Refused. ``channels``
     are those of the hub: no branch is called as one of them."""
-    if move.ref.startswith(refs.OWN_NAMESPACE):
+    ref, name = move.ref, str(move.ref)
+    if name.startswith(refs.OWN_NAMESPACE):
         raise Refused(
-            f"{shown(move.ref)} belongs to the workbench",
+            f"{shown(name)} belongs to the workbench",
             "nothing below refs/workbench/ is pushed; use `workbench` commands instead",
         )
-    try:
-        ref = refs.parse(move.ref)
-    except UserError as error:
-        raise Refused(f"{shown(move.ref)} is not a name of this workspace: {error.what}", error.hint) from error
+    if isinstance(ref, UnknownRef):
+        raise Refused(f"{shown(name)} is not a name of this workspace: {ref.what}", ref.hint)
     deletes = move.new == ZERO_ID
     if isinstance(ref, AgentVersion | ArtifactTag):
         if deletes:
@@ -235,7 +234,7 @@ def judge_name(move: RefMove, channels: Collection[str] = ()) -> Ref:
     elif ref == MAIN and deletes:
         raise Refused("branch main cannot be deleted", "push a commit that reverts what is wrong")
     elif deletes:
-        raise Refused(f"{shown(move.ref)} cannot be deleted by a push", "leave it; a hub keeps what was pushed to it")
+        raise Refused(f"{shown(name)} cannot be deleted by a push", "leave it; a hub keeps what was pushed to it")
     return ref
 
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from workbench.domain import ids
@@ -179,6 +179,20 @@ class Journal:
 
 Ref = Branch | AgentVersion | ArtifactTag | Notes | Ledger | Channel | RunCache | Contracts | RunRef | Journal
 
+
+@dataclass(frozen=True, order=True)
+class UnknownRef:
+    """A name outside the grammar, and why it is: of an entry that was written under an older grammar, or of a ref that
+    came in without our hooks. Nothing new gets such a name."""
+
+    name: str
+    what: str = field(default="", compare=False)
+    hint: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
 MAIN = Branch("main")
 ACTIVE = Channel("active")
 EVALS = Notes("evals")
@@ -278,6 +292,14 @@ def parse(text: str) -> Ref:
         f"not a ref of a workspace: {text!r}",
         "known are refs/heads/<branch>, refs/tags/vX.Y.Z, refs/tags/<kind>/<name>/vX.Y.Z and refs/notes/evals",
     )
+
+
+def parse_any(text: str) -> Ref | UnknownRef:
+    """Parse a full ref name, keeping what is not in the grammar."""
+    try:
+        return parse(text)
+    except UserError as error:
+        return UnknownRef(text, error.what, error.hint)
 
 
 def _channel(rest: str) -> Ref:

@@ -34,10 +34,11 @@ class Handled:
         if entry.action is Action.HANDLED:
             self.refs.update({str(ref): ObjectId(id) for ref, id in entry.evidence.get("refs", {}).items()})
         for move in entry.moves if entry.action is not Action.PUSH else ():
-            if move.ref.startswith(_SOURCE):
-                stands = self.refs.get(move.ref, ZERO_ID)
+            ref = str(move.ref)
+            if ref.startswith(_SOURCE):
+                stands = self.refs.get(str(move.ref), ZERO_ID)
                 if stands == move.old:
-                    self.refs[move.ref] = move.new
+                    self.refs[str(move.ref)] = move.new
                 elif stands == move.new:  # taken back to where all was done: what lay between is over
                     self.edges = [edge for edge in self.edges if edge.ref != move.ref]
                 else:
@@ -48,8 +49,8 @@ class Handled:
     def _follow(self) -> None:
         """Each edge once, in order: a pin and its undo are a circle."""
         for move in list(self.edges):
-            if self.refs.get(move.ref, ZERO_ID) == move.old:
-                self.refs[move.ref] = move.new
+            if self.refs.get(str(move.ref), ZERO_ID) == move.old:
+                self.refs[str(move.ref)] = move.new
                 self.edges.remove(move)
 
 
@@ -84,7 +85,7 @@ class HandledIndex:
             if raw["format"] != FORMAT:
                 return Handled()
             refs = {str(ref): object_id(id) for ref, id in raw["refs"].items()}
-            edges = [RefMove(str(ref), object_id(old), object_id(new)) for ref, old, new in raw["edges"]]
+            edges = [RefMove.named(str(ref), object_id(old), object_id(new)) for ref, old, new in raw["edges"]]
             return Handled(refs, edges, _counter(raw["counter"]), object_id(raw["commit"]))
         except (OSError, UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return Handled()
@@ -93,7 +94,7 @@ class HandledIndex:
         raw = {
             "format": FORMAT,
             "refs": handled.refs,
-            "edges": [[m.ref, m.old, m.new] for m in handled.edges],
+            "edges": [[str(m.ref), m.old, m.new] for m in handled.edges],
             "counter": handled.counter,
             "commit": handled.commit,
         }

@@ -36,7 +36,7 @@ class Intent:
         return {
             "format": FORMAT,
             "run": self.run,
-            "moves": [[m.ref, m.old, m.new] for m in self.moves],
+            "moves": [[str(m.ref), m.old, m.new] for m in self.moves],
             "options": self.options.to_json(),
             "pusher": self.pusher,
             "time_ms": self.time_ms,
@@ -49,7 +49,7 @@ class Intent:
             raise ValueError(raw["format"])
         return cls(
             run=ulid(raw["run"]),
-            moves=tuple(RefMove(str(ref), object_id(old), object_id(new)) for ref, old, new in raw["moves"]),
+            moves=tuple(RefMove.named(str(ref), object_id(old), object_id(new)) for ref, old, new in raw["moves"]),
             options=PushOptions.from_json(raw["options"]),
             pusher=str(raw["pusher"]),
             time_ms=int(raw["time_ms"]),

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.domain import push as rules
-from workbench.domain import refs
 from workbench.domain.errors import Refused
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import RefMove
@@ -25,7 +24,6 @@ from workbench.ports.store import Objects, Repository
 
 BUILT_IN_CODE = ("workbench/stages",)
 MAX_PARSED = 100  # definitions that are kept
-_BRANCHES = "refs/heads/"
 
 
 @dataclass(frozen=True)
@@ -108,13 +106,13 @@ class Derivation:
         if options.tier:
             asked = "asked for by -o ci.tier"
             branches = [
-                Job("tier", options.tier, move.new, asked, of=move.ref.removeprefix(_BRANCHES), options=options)
+                Job("tier", options.tier, move.new, asked, of=move.ref.name, options=options)
                 for move in started.moves
-                if _is_branch(move) and move.ref != str(MAIN)
+                if isinstance(move.ref, Branch) and move.new != ZERO_ID and move.ref != MAIN
             ]
             if started.targets:
                 return (*_of_versions(started, options.tier, asked, options), *branches)
-            if started.main is None or (branches and not any(move.ref == str(MAIN) for move in started.moves)):
+            if started.main is None or (branches and not any(move.ref == MAIN for move in started.moves)):
                 return tuple(branches)
             return (Job("tier", options.tier, started.main, asked, options=options), *branches)
         if started.targets:
@@ -169,7 +167,7 @@ class Derivation:
 def check_effect(moves: Sequence[RefMove], options: PushOptions) -> None:
     """Refused when an option asks for what the queue would not find after the push: it looks at main, at versions, and
     at other branches for which a tier was asked."""
-    moved = [refs.parse(move.ref) for move in moves if move.old != move.new]
+    moved = [move.ref for move in moves if move.old != move.new]
     if any(ref == MAIN or isinstance(ref, AgentVersion) for ref in moved):
         return
     if option := "stage.run" if options.stages else "stage.force" if options.force else "":
@@ -184,7 +182,7 @@ def started_by(objects: Objects, moves: Sequence[RefMove], main: ObjectId | None
     """``targets`` are filled in from the version tags among the moves."""
     targets = []
     for move in moves:
-        ref = refs.parse(move.ref)
+        ref = move.ref
         if isinstance(ref, AgentVersion) and move.new != ZERO_ID:
             targets.append((ref.version, objects.peel(move.new)))
     ordered = tuple((str(version), commit) for version, commit in sorted(targets))
@@ -211,10 +209,6 @@ def describe(plan: Plan) -> list[str]:
     if known:
         lines.append(f"  reused: {', '.join(known)}")
     return lines
-
-
-def _is_branch(move: RefMove) -> bool:
-    return move.new != ZERO_ID and isinstance(refs.parse(move.ref), Branch)
 
 
 def to_json(job: Job) -> dict[str, Any]:

@@ -244,7 +244,7 @@ class PolicyServer:
 
     def _stand_already(self, moves: Sequence[RefMove]) -> bool:
         refs = self.hub.repository.refs
-        return all((refs.get(move.ref) or ZERO_ID) == move.new for move in moves)
+        return all((refs.get(str(move.ref)) or ZERO_ID) == move.new for move in moves)
 
     def _move(self, accepted: Accepted) -> Ulid:
         """The commit point of a push. Its run's id is on disk before, so that its options are not lost."""
@@ -256,7 +256,9 @@ class PolicyServer:
             if len(push.moves) == 1:
                 repository.ledger.swap(push.moves[0])
             else:
-                names = ", ".join(move.ref for move in push.moves[:_NAMED]) + (", …" if push.moves[_NAMED:] else "")
+                names = ", ".join(str(move.ref) for move in push.moves[:_NAMED]) + (
+                    ", …" if push.moves[_NAMED:] else ""
+                )
                 evidence = {"run": run} if accepted.jobs else {}
                 repository.ledger.change(
                     Action.PUSH, push.moves, who=_who(push.pusher), why=f"push {names}", evidence=evidence

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from workbench.domain import refs
-from workbench.domain.errors import UserError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import RefMove
 from workbench.domain.refs import MAIN, AgentVersion, Branch
@@ -72,7 +71,7 @@ def pending(
         last.moves += undescribed
         gaps = [*gaps[:-1], last]
     ordered = sorted([*by_intent.values(), *gaps], key=lambda group: group.rank)
-    return tuple(PendingPush(tuple(sorted(g.moves, key=lambda m: m.ref)), g.intent) for g in ordered)
+    return tuple(PendingPush(tuple(sorted(g.moves, key=lambda m: str(m.ref))), g.intent) for g in ordered)
 
 
 def _main_chain(
@@ -81,8 +80,8 @@ def _main_chain(
     """Moves of main from where it is handled to where it stands."""
     name = str(MAIN)
     start, at = handled.refs.get(name, ZERO_ID), current.get(name, ZERO_ID)
-    edges = [(m, i) for i, intent in enumerate(intents) for m in intent.moves if m.ref == name]
-    edges = [(m, _LEDGER) for m in handled.edges if m.ref == name] + edges
+    edges = [(m, i) for i, intent in enumerate(intents) for m in intent.moves if m.ref == MAIN]
+    edges = [(m, _LEDGER) for m in handled.edges if m.ref == MAIN] + edges
     chain: list[_Edge] = []
     while at != start:
         found = next((edge for edge in reversed(edges) if edge[0].new == at), None)
@@ -104,13 +103,13 @@ def _forward(start: ObjectId, end: ObjectId, edges: list[_Edge], came_before: Ca
     while at != end:
         ahead = [edge for edge in edges if _follows(at, edge[0].old, came_before)]
         if not ahead:
-            return [*chain, (RefMove(str(MAIN), at, end), _GAP)]
+            return [*chain, (RefMove(MAIN, at, end), _GAP)]
         origin = ahead[0][0].old
         for move, _ in ahead:
             if _follows(move.old, origin, came_before):
                 origin = move.old
         if origin != at:
-            chain.append((RefMove(str(MAIN), at, origin), _GAP))
+            chain.append((RefMove(MAIN, at, origin), _GAP))
         # An attempt that was cut off left an intent too; what then happened from the same commit came later.
         found = next(edge for edge in reversed(ahead) if edge[0].old == origin)
         chain.append(found)
@@ -125,9 +124,9 @@ def _follows(at: ObjectId, then: ObjectId, came_before: CameBefore) -> bool:
 
 def _versions(current: Mapping[str, ObjectId], handled: Handled, intents: Sequence[Intent]) -> list[_Edge]:
     moves = [
-        RefMove(ref, ZERO_ID, id)
+        RefMove.named(ref, ZERO_ID, id)
         for ref, id in sorted(current.items())
-        if handled.refs.get(ref) != id and isinstance(_parsed(ref), AgentVersion)
+        if handled.refs.get(ref) != id and isinstance(refs.parse_any(ref), AgentVersion)
     ]
     last = range(len(intents) - 1, -1, -1)
     return [(move, next((i for i in last if move in intents[i].moves), _GAP)) for move in moves]
@@ -140,16 +139,9 @@ def _tiers(
     asked = {move: index for index, intent in enumerate(intents) if intent.options.tier for move in intent.moves}
     found = []
     for move, index in asked.items():
-        stands, done = current.get(move.ref, ZERO_ID), handled.refs.get(move.ref, ZERO_ID)
-        if move.ref == str(MAIN) or not isinstance(_parsed(move.ref), Branch) or ZERO_ID in (move.new, stands):
+        stands, done = current.get(str(move.ref), ZERO_ID), handled.refs.get(str(move.ref), ZERO_ID)
+        if move.ref == MAIN or not isinstance(move.ref, Branch) or ZERO_ID in (move.new, stands):
             continue
         if came_before(move.new, stands) and (done == ZERO_ID or not came_before(move.new, done)):
             found.append((move, index))
     return found
-
-
-def _parsed(ref: str) -> refs.Ref | None:
-    try:
-        return refs.parse(ref)
-    except UserError:
-        return None

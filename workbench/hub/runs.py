@@ -167,7 +167,7 @@ def _waiting(repository: Repository) -> list[Intent]:
 
 
 def _from_intent(intent: Intent) -> RunRecord:
-    names = ", ".join(move.ref for move in intent.moves)
+    names = ", ".join(str(move.ref) for move in intent.moves)
     return RunRecord(
         id=intent.run,
         kind="push",

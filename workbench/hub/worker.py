@@ -16,7 +16,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workbench.domain import refs
 from workbench.domain.errors import Conflict, UserError, WorkbenchError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, RefMove
@@ -178,7 +177,7 @@ class Worker:
                     self._note(quiet)
                     self._handled(push, "nothing was run: -o ci.skip", {"skipped": True})
                 else:
-                    quiet.update({move.ref: move.new for move in push.moves})
+                    quiet.update({str(move.ref): move.new for move in push.moves})
                     if push.intent:
                         self.hub.intents.remove(push.intent.run)
             except Exception as error:  # noqa: BLE001  (the edge: a bug with one push must not stop all that come after it)
@@ -196,7 +195,7 @@ class Worker:
         self.hub.intents.sweep([push.intent.run for push in pending_pushes(self.hub) if push.intent], began_ms)
 
     def _jobs(self, push: PendingPush, options: PushOptions) -> tuple[Job, ...]:
-        moved = next((move for move in push.moves if move.ref == str(MAIN)), None)
+        moved = next((move for move in push.moves if move.ref == MAIN), None)
         objects = self.hub.open_objects(())
         main = moved.new if moved else self.hub.repository.refs.get(str(MAIN))
         changed = frozenset[str]()
@@ -208,7 +207,7 @@ class Worker:
 
     def _run(self, push: PendingPush, jobs: Sequence[Job], options: PushOptions) -> None:
         intent = push.intent or self._described(push)
-        names = ", ".join(move.ref for move in push.moves)
+        names = ", ".join(str(move.ref) for move in push.moves)
         trigger = f"push {names} by {intent.pusher}"
         record = PushRun(self.hub, self._derivation).run(intent.run, jobs, trigger)
         if record.state is State.SUCCEEDED and options.promote:
@@ -228,8 +227,8 @@ class Worker:
         """The channel names the commit of the highest version that was pushed, or of main, or of the branch."""
         repository = self.hub.repository
         target = repository.objects.peel(max(push.moves, key=_promotes).new)
-        ref = str(Channel(channel))
-        old = repository.refs.get(ref) or ZERO_ID
+        ref = Channel(channel)
+        old = repository.refs.get(str(ref)) or ZERO_ID
         if old != target:
             why = f"run {record.id} succeeded; asked for by {pusher} with -o promote={channel}"
             moves = [RefMove(ref, old, target)]
@@ -238,12 +237,12 @@ class Worker:
     def _note(self, quiet: dict[str, ObjectId]) -> None:
         """One entry for all pushes in a row that start nothing."""
         if quiet:
-            moves = tuple(RefMove(ref, ZERO_ID, id) for ref, id in quiet.items())
+            moves = tuple(RefMove.named(ref, ZERO_ID, id) for ref, id in quiet.items())
             quiet.clear()
             self._handled(PendingPush(moves, None), "nothing to run", {})
 
     def _handled(self, push: PendingPush, why: str, evidence: Mapping[str, object]) -> None:
-        refs = {move.ref: move.new for move in push.moves}
+        refs = {str(move.ref): move.new for move in push.moves}
         self.hub.repository.ledger.change(
             Action.HANDLED, (), who=self.hub.who, why=why, evidence={**evidence, "refs": refs}
         )
@@ -288,6 +287,6 @@ class Worker:
 
 
 def _promotes(move: RefMove) -> tuple[bool, Version, bool]:
-    ref = refs.parse(move.ref)
+    ref = move.ref
     is_version = isinstance(ref, AgentVersion)
     return is_version, ref.version if isinstance(ref, AgentVersion) else Version(0, 0, 0), ref == MAIN

@@ -65,9 +65,9 @@ def pin(
     tag_ref = AgentVersion(version)
     tag = repository.objects.add_tag(str(version), commit, message=message, who=who, time_ms=now_ms)
     moves = [
-        RefMove(str(refs.MAIN), main, commit),
-        RefMove(str(tag_ref), ZERO_ID, tag),
-        RefMove(str(refs.ACTIVE), active or ZERO_ID, commit),
+        RefMove(refs.MAIN, main, commit),
+        RefMove(tag_ref, ZERO_ID, tag),
+        RefMove(refs.ACTIVE, active or ZERO_ID, commit),
     ]
     evidence = {"release": pinned.artifact, "tree": pinned.tree, "version": str(version), "reasons": list(reasons)}
     entry = repository.ledger.change(Action.PIN, moves, who=who, why=why or f"pin {pinned.artifact}", evidence=evidence)

@@ -114,7 +114,7 @@ def ledger_entries(repository: Repository, limit: int) -> list[dict[str, Any]]:
             "who": entry.who,
             "why": entry.why,
             "time_ms": entry.time_ms,
-            "moves": [{"ref": move.ref, "old": move.old, "new": move.new} for move in entry.moves],
+            "moves": [{"ref": str(move.ref), "old": move.old, "new": move.new} for move in entry.moves],
             "evidence": dict(entry.evidence),
             "commit": entry.commit,
         }

@@ -78,7 +78,7 @@ def fill() -> Callable[[GitRepository, list[ObjectId]], None]:
     def put(repository: GitRepository, commits: list[ObjectId]) -> None:
         tag = repository.objects.add_tag("v1.0.0", commits[0], message="first", who="Ada <a@b>", time_ms=1000)
         names = ("refs/heads/main", "refs/workbench/channels/active")
-        moves = [*(RefMove(name, new=commits[0]) for name in names), RefMove("refs/tags/v1.0.0", new=tag)]
+        moves = [*(RefMove.named(name, new=commits[0]) for name in names), RefMove.named("refs/tags/v1.0.0", new=tag)]
         repository.ledger.change(Action.PIN, moves, who="Ada", why="first", files={"ab/abcdef": b"{}"})
 
     return put

@@ -39,7 +39,7 @@ def publish(repository: GitRepository, short: str, payload: dict[str, bytes], in
     trailers = [("Input", f"{name} {commit}") for name, commit in commits.items()]
     commit = objects.add_commit(tree, parents=[], message=short, who="Ada", time_ms=1000, trailers=trailers)
     named = objects.add_tag(short, commit, message=short, who="Ada", time_ms=1000)
-    repository.ledger.change(Action.PUBLISH, [RefMove(str(tag), new=named)], who="Ada", why=short)
+    repository.ledger.change(Action.PUBLISH, [RefMove(tag, new=named)], who="Ada", why=short)
     return str(tag)
 
 

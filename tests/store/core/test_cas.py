@@ -33,7 +33,7 @@ with GitRepository(hub) as repository:
             tree, parents=[old] if old else [], message=f"{seed} {number}\\n", who="A <a@b.c>", time_ms=number * 1000
         )
         try:
-            repository.refs.swap([RefMove(ref, old or ZERO_ID, new)])
+            repository.refs.swap([RefMove.named(ref, old or ZERO_ID, new)])
         except Conflict:
             continue
         os.write(log, f"{new}\\n".encode())

@@ -79,7 +79,7 @@ def template(hub: Path, commits, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(refs, "ANSWER_S", 1.0)  # an answer that git could not write never comes
     with GitRepository(hub, clock=CountingClock()) as repository:
         one, _ = commits(repository, 2)
-        moves = [RefMove(MAIN, new=one), RefMove(ACTIVE, new=one)]
+        moves = [RefMove.named(MAIN, new=one), RefMove.named(ACTIVE, new=one)]
         repository.ledger.change(Action.PIN, moves, who="Ada", why="first", files={"ab/ab": b"1"})
     return hub
 
@@ -93,7 +93,7 @@ def change(repository: GitRepository) -> None:
         who="Ada <ada@example.org>",
         time_ms=1_700_000_000_001,
     )
-    moves = [RefMove(MAIN, one, two), RefMove(ACTIVE, one, two), RefMove(TAG, new=two)]
+    moves = [RefMove.named(MAIN, one, two), RefMove.named(ACTIVE, one, two), RefMove.named(TAG, new=two)]
     repository.ledger.change(Action.PIN, moves, who="Ada", why="second", files={"ab/ab": None, "cd/cd": b"2"})
 
 

@@ -46,7 +46,7 @@ def killed(name, real):
 for name in counted:
     setattr(Updater, name, killed(name, getattr(Updater, name)))
 with GitRepository(Path(hub)) as repository:
-    moves = [RefMove("refs/heads/main", old, new), RefMove("refs/workbench/channels/active", old, new)]
+    moves = [RefMove.named("refs/heads/main", old, new), RefMove.named("refs/workbench/channels/active", old, new)]
     repository.ledger.change(Action.PIN, moves, who="a", why="cut off")
 """
 
@@ -62,12 +62,12 @@ def test_a_push_after_a_pin_that_was_killed_finds_it_made_or_not_made(git_reposi
     assert is_recorded == ((step, when) in {("commit 1", "after"), ("commit 2", "before"), ("commit 2", "after")})
     if is_recorded:
         with pytest.raises(Conflict) as told:
-            git_repository.ledger.swap(RefMove(MAIN, one, three))
+            git_repository.ledger.swap(RefMove.named(MAIN, one, three))
         assert told.value.current == two
         assert git_repository.refs.get(ACTIVE) == two
-        git_repository.ledger.swap(RefMove(MAIN, two, three))  # as after a fetch
+        git_repository.ledger.swap(RefMove.named(MAIN, two, three))  # as after a fetch
     else:
-        git_repository.ledger.swap(RefMove(MAIN, one, three))
+        git_repository.ledger.swap(RefMove.named(MAIN, one, three))
         assert git_repository.refs.get(ACTIVE) == one
     with GitRepository(git_repository.path) as opened:
         assert opened.ledger.recover() == []
@@ -78,7 +78,7 @@ def test_a_ref_that_the_unfinished_entry_does_not_move_is_pushed_at_once(git_rep
     one, two = commits(git_repository, 2)
     fill(git_repository, [one])
     subprocess.run([sys.executable, "-c", _PIN, str(git_repository.path), "commit 2", "before", one, two])
-    git_repository.ledger.swap(RefMove("refs/heads/topic", new=two))
+    git_repository.ledger.swap(RefMove.named("refs/heads/topic", new=two))
     assert (git_repository.refs.get(MAIN), git_repository.refs.get("refs/heads/topic")) == (one, two)
 
 
@@ -134,20 +134,20 @@ class CutOff(RuleBasedStateMachine):
 
     @rule(names=st.sets(names, min_size=1), steps=st.sampled_from([1, 2, 3, 4, 5, 100]))
     def change(self, names: set[str], steps: int) -> None:
-        moves = [RefMove(name, self.expected.get(name, ZERO_ID), self.fresh()) for name in sorted(names)]
+        moves = [RefMove.named(name, self.expected.get(name, ZERO_ID), self.fresh()) for name in sorted(names)]
         before = self.refs.get(LEDGER)
         self.refs.steps_left = steps
         with suppress(_KilledError):
             self.ledger.change(Action.PIN, moves, who="a", why="")
         self.refs.steps_left = 100
         if self.refs.get(LEDGER) != before:
-            self.expected |= {move.ref: move.new for move in moves}
+            self.expected |= {str(move.ref): move.new for move in moves}
 
     @rule(name=names)
     def push(self, name: str) -> None:
         """By someone who sees the ref as it stands: told a conflict exactly where the ledger says otherwise."""
         seen, new = self.refs.get(name) or ZERO_ID, self.fresh()
-        move, stands = RefMove(name, seen, new), self.expected.get(name, ZERO_ID)
+        move, stands = RefMove.named(name, seen, new), self.expected.get(name, ZERO_ID)
         if seen == stands:
             self.ledger.swap(move)
             self.expected[name] = new

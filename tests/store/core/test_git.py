@@ -79,11 +79,11 @@ def test_we_read_what_dulwich_and_the_git_program_wrote(git_repository, git, tmp
 def test_packed_refs_are_read_moved_and_removed_like_loose_ones(git_repository, commits, git):
     one, two = commits(git_repository, 2)
     names = [f"refs/tags/raw/n{i}/v1.0.0" for i in range(20)]
-    git_repository.refs.swap([RefMove(name, new=one) for name in names])
+    git_repository.refs.swap([RefMove.named(name, new=one) for name in names])
     git(git_repository.path, "pack-refs", "--all", "--prune")
     assert [git_repository.refs.get(name) for name in names] == [one] * 20
     assert git_repository.refs.get("refs/tags/raw/n1/v1.0") is None
-    git_repository.refs.swap([RefMove(names[0], one, two), RefMove(names[1], one, ZERO_ID)])
+    git_repository.refs.swap([RefMove.named(names[0], one, two), RefMove.named(names[1], one, ZERO_ID)])
     assert [git_repository.refs.get(name) for name in names[:3]] == [two, None, one]
     assert len(git_repository.refs.all()) == 19
 
@@ -106,9 +106,9 @@ def test_a_name_with_a_line_end_of_unicode_breaks_no_list(git_repository, commit
 
 def test_a_ref_and_a_folder_of_refs_with_one_name_are_a_conflict(git_repository, commits):
     one = commits(git_repository, 1)[0]
-    git_repository.refs.swap([RefMove("refs/heads/a", new=one)])
+    git_repository.refs.swap([RefMove.named("refs/heads/a", new=one)])
     with pytest.raises(Conflict, match="refs/heads/a"):
-        git_repository.refs.swap([RefMove("refs/heads/a/b", new=one)])
+        git_repository.refs.swap([RefMove.named("refs/heads/a/b", new=one)])
 
 
 def test_objects_of_a_quarantine_are_read_and_nothing_is_written(git_repository, commits, tmp_path):
@@ -160,7 +160,7 @@ from workbench.store.git.repository import GitRepository
 from workbench.domain.ledger import RefMove
 r = GitRepository(pathlib.Path({str(hub)!r}))
 c = r.objects.add_commit(r.objects.add_tree(None, {{}}), parents=[], message="m", who="a", time_ms=0)
-with r.refs.prepared([RefMove("refs/heads/main", new=c)]):
+with r.refs.prepared([RefMove.named("refs/heads/main", new=c)]):
     print(pathlib.Path(f"/proc/self/task/{{os.getpid()}}/children").read_text(), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -286,7 +286,7 @@ def test_a_ledger_entry_of_a_format_we_do_not_know_is_refused(git_repository, co
     objects = git_repository.objects
     tree = objects.add_tree(None, {"entry.json": head.to_bytes().replace(b'"format": 1', b'"format": 2')})
     forged = objects.add_commit(tree, parents=[ObjectId(head.commit)], message="m", who="a", time_ms=0)
-    git_repository.refs.swap([RefMove("refs/workbench/ledger", ObjectId(head.commit), forged)])
+    git_repository.refs.swap([RefMove.named("refs/workbench/ledger", ObjectId(head.commit), forged)])
     with pytest.raises(Corrupt, match="format 2"):
         git_repository.ledger.change(Action.HANDLED, [], who="a", why="")
 
@@ -294,7 +294,7 @@ def test_a_ledger_entry_of_a_format_we_do_not_know_is_refused(git_repository, co
 def test_head_is_that_of_the_work_tree_that_was_opened(git_repository, commits, fill, git, tmp_path):
     one, two = commits(git_repository, 2)
     fill(git_repository, [one])
-    git_repository.refs.swap([RefMove("refs/heads/topic", new=two)])
+    git_repository.refs.swap([RefMove.named("refs/heads/topic", new=two)])
     git(git_repository.path, "worktree", "add", "--quiet", str(tmp_path / "linked"), "topic")
     with GitRepository(git_repository.path / "worktrees/linked") as linked:
         assert linked.path == git_repository.path
@@ -390,7 +390,7 @@ with GitRepository(init_hub(disk / "hub.git")) as hub:
             pass
     for write in (
         lambda: hub.objects.add_blob(os.urandom(1000)),
-        lambda: hub.refs.swap([RefMove("refs/heads/main", new=commit)]),
+        lambda: hub.refs.swap([RefMove.named("refs/heads/main", new=commit)]),
     ):
         try:
             write()

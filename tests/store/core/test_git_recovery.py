@@ -41,7 +41,7 @@ def test_a_stale_lock_is_removed_and_the_writer_goes_on(git_repository, commits,
         lock.parent.mkdir(parents=True, exist_ok=True)
         lock.touch()
     entry = git_repository.ledger.change(
-        Action.PIN, [RefMove(MAIN, new=one), RefMove(ACTIVE, new=one)], who="a", why=""
+        Action.PIN, [RefMove.named(MAIN, new=one), RefMove.named(ACTIVE, new=one)], who="a", why=""
     )
     assert git_repository.ledger.head() == entry
     assert locks.lock_files(git_repository.path) == []
@@ -65,10 +65,10 @@ def test_the_lock_of_a_git_that_lives_is_left_alone(git_repository, commits, has
         assert owner.stdout.readline() + owner.stdout.readline() == b"start: ok\nprepare: ok\n"
         assert locks.foreign_git(git_repository.path) == [owner.pid]
         with pytest.raises(WorldError, match=str(owner.pid)):
-            with git_repository.refs.prepared([RefMove(MAIN, new=one)], patience_s=1.0):
+            with git_repository.refs.prepared([RefMove.named(MAIN, new=one)], patience_s=1.0):
                 pass
         owner.stdin.close()
-    git_repository.refs.swap([RefMove(MAIN, new=one)])
+    git_repository.refs.swap([RefMove.named(MAIN, new=one)])
 
 
 def holding(folder: Path, one: ObjectId, *told: str, **environment: str) -> subprocess.Popen[bytes]:
@@ -111,7 +111,7 @@ def test_the_lock_of_a_git_that_lives_is_left_alone_however_it_was_told_where(
     with holding(tmp_path / folder, two, *told, **environment) as owner:
         assert locks.foreign_git(git_repository.path) == [owner.pid]
         with pytest.raises(Busy, match=str(owner.pid)):
-            with git_repository.refs.prepared([RefMove(MAIN, one, two)], patience_s=1.0):
+            with git_repository.refs.prepared([RefMove.named(MAIN, one, two)], patience_s=1.0):
                 pass
         owner.stdin.write(b"commit\n")
         owner.stdin.close()
@@ -148,12 +148,12 @@ def test_a_git_that_works_elsewhere_does_not_keep_a_stale_lock(git_repository, c
     owner = subprocess.Popen(["git", "cat-file", "--batch"], cwd=tmp_path / "other.git", stdin=subprocess.PIPE)
     with owner:
         (git_repository.path / f"{MAIN}.lock").touch()
-        git_repository.refs.swap([RefMove(MAIN, one, two)])
+        git_repository.refs.swap([RefMove.named(MAIN, one, two)])
 
 
 def test_a_prepared_change_of_ours_is_not_swept_by_another_process(git_repository, commits, hasty):
     one = commits(git_repository, 1)[0]
-    with git_repository.refs.prepared([RefMove(MAIN, new=one)]) as change:
+    with git_repository.refs.prepared([RefMove.named(MAIN, new=one)]) as change:
         with GitRepository(git_repository.path) as other:
             assert other.refs.sweep() == []
         change.commit()
@@ -162,11 +162,11 @@ def test_a_prepared_change_of_ours_is_not_swept_by_another_process(git_repositor
 
 def test_a_git_of_ours_that_was_killed_while_it_had_nothing_to_do_is_replaced(git_repository, commits):
     one, two = commits(git_repository, 2)
-    git_repository.refs.swap([RefMove(MAIN, new=one)])
+    git_repository.refs.swap([RefMove.named(MAIN, new=one)])
     of_ours = [child for child in psutil.Process().children() if f"--git-dir={git_repository.path}" in child.cmdline()]
     (idle,) = [child for child in of_ours if "update-ref" in child.cmdline()]
     idle.kill()
-    git_repository.refs.swap([RefMove(MAIN, one, two)])
+    git_repository.refs.swap([RefMove.named(MAIN, one, two)])
     assert git_repository.refs.get(MAIN) == two
 
 
@@ -191,12 +191,17 @@ def test_writers_of_many_threads_take_turns(git_repository):
 def cut_off(repository: GitRepository, old: ObjectId, new: ObjectId, *more: RefMove) -> None:
     """Leave what a process leaves that is killed right after the commit point."""
     ledger = repository.ledger
-    moves = (RefMove(MAIN, old, new), RefMove(ACTIVE, old, new), RefMove("refs/tags/v2.0.0", new=new), *more)
+    moves = (
+        RefMove.named(MAIN, old, new),
+        RefMove.named(ACTIVE, old, new),
+        RefMove.named("refs/tags/v2.0.0", new=new),
+        *more,
+    )
     before = ledger.head()
     entry = type(before)(before.counter + 1, Action.PIN, moves, "a", "cut off", 0)
     commit = ledger._write(entry, before)
     ledger._turn.note_begun(commit)
-    repository.refs.swap([RefMove("refs/workbench/ledger", before.commit, commit)])
+    repository.refs.swap([RefMove.named("refs/workbench/ledger", before.commit, commit)])
 
 
 def test_opening_finishes_a_change_that_was_cut_off(git_repository, commits, fill):
@@ -214,7 +219,7 @@ def test_a_change_finishes_the_one_before_it_first(git_repository, commits, fill
     fill(git_repository, [one])
     cut_off(git_repository, one, two)
     with pytest.raises(Conflict) as lost:
-        git_repository.ledger.change(Action.PIN, [RefMove(MAIN, one, three)], who="a", why="")
+        git_repository.ledger.change(Action.PIN, [RefMove.named(MAIN, one, three)], who="a", why="")
     assert lost.value.current == two
     assert git_repository.refs.get(ACTIVE) == two
 
@@ -223,7 +228,7 @@ def test_a_ref_that_someone_moved_on_since_is_not_moved_back(git_repository, com
     one, two, three = commits(git_repository, 3)
     fill(git_repository, [one])
     cut_off(git_repository, one, two)
-    git_repository.refs.swap([RefMove(MAIN, one, three)])
+    git_repository.refs.swap([RefMove.named(MAIN, one, three)])
     rolled = git_repository.ledger.recover()
     assert [entry.counter for entry in rolled] == [2]
     assert [git_repository.refs.get(ref) for ref in (MAIN, ACTIVE)] == [three, two]
@@ -232,8 +237,8 @@ def test_a_ref_that_someone_moved_on_since_is_not_moved_back(git_repository, com
 def test_a_person_who_resets_a_branch_afterwards_is_not_overruled(git_repository, commits, fill):
     one, two = commits(git_repository, 2)
     fill(git_repository, [one])
-    git_repository.ledger.change(Action.PIN, [RefMove(MAIN, one, two)], who="a", why="")
-    git_repository.refs.swap([RefMove(MAIN, two, one)])
+    git_repository.ledger.change(Action.PIN, [RefMove.named(MAIN, one, two)], who="a", why="")
+    git_repository.refs.swap([RefMove.named(MAIN, two, one)])
     with GitRepository(git_repository.path) as opened:
         assert opened.ledger.recover() == []
         assert opened.refs.get(MAIN) == one
@@ -244,8 +249,8 @@ def test_an_entry_that_a_ref_of_another_name_keeps_from_being_finished_is_told_a
 ):
     one, two = commits(git_repository, 2)
     fill(git_repository, [one])
-    cut_off(git_repository, one, two, RefMove("refs/heads/topic", new=two))
-    in_the_way = RefMove("refs/heads/topic/mine", new=one)
+    cut_off(git_repository, one, two, RefMove.named("refs/heads/topic", new=two))
+    in_the_way = RefMove.named("refs/heads/topic/mine", new=one)
     git_repository.refs.swap([in_the_way])
     with GitRepository(git_repository.path) as opened:
         assert "refs/heads/topic" in opened.unfinished.what
@@ -253,7 +258,7 @@ def test_an_entry_that_a_ref_of_another_name_keeps_from_being_finished_is_told_a
         assert opened.ledger.head().counter == 2
         assert [f.what for f in opened.check() if f.what == opened.unfinished.what]
         assert opened.maintain()
-        for write in (lambda: opened.ledger.undo(who="a"), lambda: opened.ledger.swap(RefMove(MAIN, one, two))):
+        for write in (lambda: opened.ledger.undo(who="a"), lambda: opened.ledger.swap(RefMove.named(MAIN, one, two))):
             with pytest.raises(Unfinished):
                 write()
         opened.refs.swap([RefMove(in_the_way.ref, one)])
@@ -274,7 +279,7 @@ def test_an_entry_that_was_fetched_moves_no_branch_of_the_clone(git_repository, 
     fill(git_repository, [one])
     clone = clone_with_ledger(git_repository, git, tmp_path / "clone")
     git_repository.ledger.change(
-        Action.PIN, [RefMove(MAIN, one, two), RefMove("refs/heads/topic", new=two)], who="a", why=""
+        Action.PIN, [RefMove.named(MAIN, one, two), RefMove.named("refs/heads/topic", new=two)], who="a", why=""
     )
     git(clone, "branch", "topic/mine")
     git(clone, "fetch", "--quiet", "up")

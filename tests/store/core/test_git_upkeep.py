@@ -158,7 +158,7 @@ def series(repository: GitRepository, number: int) -> None:
         parents = [last] if i else []
         tree = objects.add_tree(None, {"file": f"{i}\n".encode()})
         new = objects.add_commit(tree, parents=parents, message=str(i), who="a", time_ms=i)
-        repository.refs.swap([RefMove("refs/heads/main", last, new)])
+        repository.refs.swap([RefMove.named("refs/heads/main", last, new)])
         last = new
 
 
@@ -170,7 +170,7 @@ def test_a_partial_clone_is_maintained_and_lacks_no_bitmap(git_repository, git, 
         new = repository.objects.add_commit(
             repository.objects.add_tree(None, {"new": b"1"}), parents=[], message="m", who="a", time_ms=0
         )
-        repository.refs.swap([RefMove("refs/heads/mine", new=new)])
+        repository.refs.swap([RefMove.named("refs/heads/mine", new=new)])
         for _ in range(2):
             assert "packed what is loose" in " ".join(repository.maintain())
         assert not (git_dir / "objects" / new[:2] / new[2:]).exists()

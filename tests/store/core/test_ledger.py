@@ -13,8 +13,8 @@ LEDGER, CACHE = "refs/workbench/ledger", "refs/workbench/cache"
 
 
 def pin(repository, old, new, *, tag=None) -> Entry:
-    moves = [RefMove(MAIN, old, new), RefMove(ACTIVE, old, new)]
-    moves += [RefMove(tag, new=new)] if tag else []
+    moves = [RefMove.named(MAIN, old, new), RefMove.named(ACTIVE, old, new)]
+    moves += [RefMove.named(tag, new=new)] if tag else []
     return repository.ledger.change(
         Action.PIN, moves, who="Ada <ada@example.org>", why="because", evidence={"score": 1.5}
     )
@@ -71,9 +71,9 @@ def test_a_tag_that_exists_is_not_made_again(repository, commits):
 
 def test_files_change_the_run_cache_in_the_same_entry(repository, commits):
     one = commits(repository, 1)[0]
-    moves = [RefMove(TAG, new=one)]
+    moves = [RefMove.named(TAG, new=one)]
     first = repository.ledger.change(Action.PUBLISH, moves, who="a", why="", files={"ab/abcd": b"{}", "last/x": b"1"})
-    assert {m.ref for m in first.moves} == {TAG, CACHE}
+    assert {str(m.ref) for m in first.moves} == {TAG, CACHE}
     repository.ledger.change(Action.PUBLISH, [], who="a", why="", files={"last/x": b"2", "ab/abcd": None})
     cache = repository.refs.get(CACHE)
     assert {e.path: repository.objects.read_blob(e.id) for e in repository.objects.walk(cache)} == {"last/x": b"2"}
@@ -88,7 +88,7 @@ def test_an_entry_may_move_nothing_and_only_record(repository):
 @pytest.mark.parametrize("ref", [LEDGER, CACHE])
 def test_the_ledger_and_the_cache_are_not_moved_by_hand(repository, commits, ref):
     with pytest.raises(UserError, match="not moved by hand"):
-        repository.ledger.change(Action.PIN, [RefMove(ref, new=commits(repository, 1)[0])], who="a", why="")
+        repository.ledger.change(Action.PIN, [RefMove.named(ref, new=commits(repository, 1)[0])], who="a", why="")
 
 
 def test_undo_moves_channels_and_branches_back_and_leaves_tags(repository, commits):
@@ -146,7 +146,7 @@ def test_an_entry_is_undone_once_and_the_refusal_names_the_redo(repository, comm
 def test_a_push_is_undone_when_it_is_named_and_not_by_default(repository, commits):
     one, two = commits(repository, 2)
     pin(repository, ZERO_ID, one)
-    moves = [RefMove(MAIN, one, two), RefMove("refs/heads/topic", new=two), RefMove(TAG, new=two)]
+    moves = [RefMove.named(MAIN, one, two), RefMove.named("refs/heads/topic", new=two), RefMove.named(TAG, new=two)]
     pushed = repository.ledger.change(Action.PUSH, moves, who="Ada", why="push main, topic, v1.0.0")
     undone = repository.ledger.undo(pushed.counter, who="Bob")
     assert repository.refs.get(MAIN) == one
@@ -162,7 +162,7 @@ def test_a_push_is_undone_when_it_is_named_and_not_by_default(repository, commit
 @pytest.mark.parametrize("action", [Action.INIT, Action.PUSH])
 def test_the_entry_that_made_main_is_not_undone(repository, commits, action):
     one = commits(repository, 1)[0]
-    repository.ledger.change(action, [RefMove(MAIN, new=one), RefMove(TAG, new=one)], who="Ada", why="")
+    repository.ledger.change(action, [RefMove.named(MAIN, new=one), RefMove.named(TAG, new=one)], who="Ada", why="")
     before = repository.refs.all()
     with pytest.raises(Refused, match="made main"):
         repository.ledger.undo(1, who="Bob")
@@ -173,7 +173,7 @@ def test_an_undo_of_what_has_moved_on_is_a_conflict(repository, commits):
     one, two, three = commits(repository, 3)
     pin(repository, ZERO_ID, one)
     pin(repository, one, two)
-    repository.refs.swap([RefMove(MAIN, two, three)])
+    repository.refs.swap([RefMove.named(MAIN, two, three)])
     with pytest.raises(Conflict, match=r"entry 2 \(pin\) cannot be undone any more: refs/heads/main is at") as lost:
         repository.ledger.undo(2, who="Bob")
     assert lost.value.current == three
@@ -182,7 +182,7 @@ def test_an_undo_of_what_has_moved_on_is_a_conflict(repository, commits):
 
 
 def test_an_entry_that_only_made_tags_has_nothing_to_undo(repository, commits):
-    repository.ledger.change(Action.PUBLISH, [RefMove(TAG, new=commits(repository, 1)[0])], who="a", why="")
+    repository.ledger.change(Action.PUBLISH, [RefMove.named(TAG, new=commits(repository, 1)[0])], who="a", why="")
     with pytest.raises(UserError, match="nothing to undo"):
         repository.ledger.undo(1, who="a")
     with pytest.raises(NotFound, match="no entry 7"):
@@ -193,8 +193,13 @@ def test_resolve_takes_what_people_write(repository, commits):
     one, two = commits(repository, 2)
     tag = repository.objects.add_tag("release/rust/v1.0.0", one, message="t", who="a", time_ms=0)
     newer = repository.objects.add_tag("release/rust/v1.10.0", two, message="t", who="a", time_ms=0)
-    moves = [RefMove("refs/tags/release/rust/v1.0.0", new=tag), RefMove("refs/tags/release/rust/v1.10.0", new=newer)]
-    repository.ledger.change(Action.PIN, [*moves, RefMove(ACTIVE, new=one), RefMove(MAIN, new=two)], who="a", why="")
+    moves = [
+        RefMove.named("refs/tags/release/rust/v1.0.0", new=tag),
+        RefMove.named("refs/tags/release/rust/v1.10.0", new=newer),
+    ]
+    repository.ledger.change(
+        Action.PIN, [*moves, RefMove.named(ACTIVE, new=one), RefMove.named(MAIN, new=two)], who="a", why=""
+    )
     expected = {
         "refs/heads/main": two, "main": two, "active": one, "release/rust/v1.0.0": one, "release/rust": two, "tags/"
         "release/rust/v1.0.0": one, one: one, one[:9]: one, tag: one,
@@ -208,7 +213,7 @@ HOSTILE = ("v7.7.7", "active", "canary", "release", "release/rust", "release/rus
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_branch_stands_in_for_another_name(repository, commits, name):
     one, two = commits(repository, 2)
-    repository.refs.swap([RefMove(MAIN, new=one), RefMove(f"refs/heads/{name}", new=two)])
+    repository.refs.swap([RefMove.named(MAIN, new=one), RefMove.named(f"refs/heads/{name}", new=two)])
     if name == "refs/heads/main":
         assert repository.resolve(name) == one
         repository.refs.swap([RefMove(MAIN, old=one)])
@@ -219,7 +224,9 @@ def test_no_branch_stands_in_for_another_name(repository, commits, name):
 
 def test_a_channel_goes_before_a_branch_of_its_name(repository, commits):
     one, two = commits(repository, 2)
-    repository.refs.swap([RefMove("refs/workbench/channels/nightly", new=one), RefMove("refs/heads/nightly", new=two)])
+    repository.refs.swap(
+        [RefMove.named("refs/workbench/channels/nightly", new=one), RefMove.named("refs/heads/nightly", new=two)]
+    )
     assert repository.resolve("nightly") == one
 
 
@@ -229,7 +236,7 @@ def test_a_channel_goes_before_a_branch_of_its_name(repository, commits):
 )
 def test_resolve_of_an_unknown_name_says_the_nearest(repository, commits, name, near):
     one = commits(repository, 1)[0]
-    repository.refs.swap([RefMove("refs/tags/release/rust/v1.0.0", new=one), RefMove(ACTIVE, new=one)])
+    repository.refs.swap([RefMove.named("refs/tags/release/rust/v1.0.0", new=one), RefMove.named(ACTIVE, new=one)])
     with pytest.raises(NotFound) as unknown:
         repository.resolve(name)
     assert near in unknown.value.hint

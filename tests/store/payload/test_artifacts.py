@@ -91,7 +91,10 @@ def test_versions_are_ordered_as_numbers_and_other_tags_are_passed_over(
     for number in range(1, 12):
         lab.publish(repository, lab.folder("in", {"a": b"%d" % number}), bump=Bump.PATCH)
     repository.ledger.change(
-        Action.IMPORT, [RefMove("refs/tags/model/rust/best", new=first.commit)], who=lab.who, why="a person's own tag"
+        Action.IMPORT,
+        [RefMove.named("refs/tags/model/rust/best", new=first.commit)],
+        who=lab.who,
+        why="a person's own tag",
     )
     latest = repository.artifacts.latest(Kind.MODEL, "rust")
     assert latest == ArtifactTag(Kind.MODEL, "rust", Version(1, 0, 11))

@@ -142,7 +142,7 @@ def test_a_damaged_segment_is_corrupt(repository: Any, lab: Any) -> None:
     commit = repository.objects.add_commit(tree, parents=(), message="x", who=lab.who, time_ms=0)
     from workbench.domain.ledger import RefMove
 
-    repository.refs.swap([RefMove(str(Journal("s")), new=commit)])
+    repository.refs.swap([RefMove(Journal("s"), new=commit)])
     with pytest.raises(Corrupt, match="segment 0 to 1"):
         numbers(repository.journals)
 

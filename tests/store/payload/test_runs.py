@@ -91,7 +91,7 @@ with GitRepository(Path(hub)) as repository:
 def test_a_ref_that_is_no_run_is_not_listed(repository: Any, lab: Any) -> None:
     tree = repository.objects.add_tree(None, {"a": b"1"})
     commit = repository.objects.add_commit(tree, parents=(), message="x", who=lab.who, time_ms=0)
-    repository.refs.swap([RefMove("refs/workbench/runs/other", new=commit)])
+    repository.refs.swap([RefMove.named("refs/workbench/runs/other", new=commit)])
     assert repository.runs.list() == []
 
 

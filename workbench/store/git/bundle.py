@@ -206,7 +206,7 @@ def unbundle(
             _check_connected(repository.path, incoming, list(refs.values()))
             check(incoming, new)
             _migrate(incoming, repository.path / "objects")
-    moves = [RefMove(ref, new=id) for ref, id in new.items()]
+    moves = [RefMove.named(ref, new=id) for ref, id in new.items()]
     evidence = {"origin": statement.origin, "ledger": statement.ledger, "counter": statement.counter}
     repository.ledger.change(Action.UNBUNDLE, moves, who=who, why=f"unbundle {_readable(file.name)}", evidence=evidence)
     return list(new)

@@ -143,7 +143,7 @@ def _ledger(objects: ObjectStore, refs: GitRefs, ledger: LedgerLog) -> Iterator[
         if head is None:
             yield Finding("ok", "the ledger is empty")
             return
-        missing = [m for m in head.moves if m.old != m.new and (refs.get(m.ref) or ZERO_ID) == m.old]
+        missing = [m for m in head.moves if m.old != m.new and (refs.get(str(m.ref)) or ZERO_ID) == m.old]
         if ledger.needs_recovery() and missing:
             yield Finding("warning", f"entry {head.counter} is not projected yet", "any workbench command finishes it")
             return

@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from workbench.domain.errors import Conflict, NotFound, Refused, UserError, WorkbenchError, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, Entry, RefMove
-from workbench.domain.refs import LEDGER, MAIN, RUN_CACHE
+from workbench.domain.refs import LEDGER, MAIN, RUN_CACHE, Branch, Channel
 from workbench.ports.store import Objects, Refs
 from workbench.store.git.locks import BUSY_FOR_S
 from workbench.system import locks
@@ -35,7 +35,7 @@ ENTRY = "entry.json"
 
 _TRIES = 40
 _POINT_PATIENCE_S = 0.5  # short, because locks are held meanwhile; a stale lock is removed before the next try
-_UNDOABLE = ("refs/heads/", "refs/workbench/channels/")
+_UNDOABLE = (Branch, Channel)
 _NEVER_UNDONE = frozenset({Action.UNDO, Action.HANDLED, Action.INIT, Action.PUSH})  # unless named
 _BEGINNINGS = frozenset({Action.INIT, Action.PUSH})
 
@@ -97,7 +97,7 @@ class LedgerLog:
         files: Mapping[str, bytes | None] | None = None,
     ) -> Entry:
         for move in moves:
-            if move.ref in (str(LEDGER), str(RUN_CACHE)):
+            if move.ref in (LEDGER, RUN_CACHE):
                 raise UserError(f"{move.ref} is not moved by hand", "give `files` to change the run cache")
         with self._turn.writers():
             for _ in _tries():
@@ -147,7 +147,7 @@ class LedgerLog:
                 commit = self._write(entry, before)
                 self._turn.note_begun(commit)
                 try:
-                    point = RefMove(str(LEDGER), _id(before.commit if before else ""), commit)
+                    point = RefMove(LEDGER, _id(before.commit if before else ""), commit)
                     with self._refs.prepared([point], patience_s=_POINT_PATIENCE_S) as ledger:
                         ledger.commit()
                 except (Conflict, locks.Busy):
@@ -186,7 +186,7 @@ class LedgerLog:
         new = self._objects.add_commit(
             tree, parents=[old] if old else [], message=f"run cache: {action}", who=who, time_ms=self._now_ms()
         )
-        yield RefMove(str(RUN_CACHE), old or ZERO_ID, new)
+        yield RefMove(RUN_CACHE, old or ZERO_ID, new)
 
     # --- recovering --------------------------------------------------------------------------------------------------
 
@@ -241,7 +241,7 @@ class LedgerLog:
             m
             for m in entry.moves
             if m.old != m.new
-            and (self._refs.get(m.ref) or ZERO_ID) == m.old
+            and (self._refs.get(str(m.ref)) or ZERO_ID) == m.old
             and (m.new == ZERO_ID or self._objects.exists(m.new))
         ]
 
@@ -277,7 +277,7 @@ class LedgerLog:
                 f"entry {entry.counter} ({entry.action}) moved no channel and no branch, so there is nothing to undo",
                 "tags are never deleted or moved; see `workbench log --ledger`",
             )
-        if entry.action in _BEGINNINGS and any(m.ref == str(MAIN) and m.new == ZERO_ID for m in moves):
+        if entry.action in _BEGINNINGS and any(m.ref == MAIN and m.new == ZERO_ID for m in moves):
             raise Refused(
                 f"entry {entry.counter} ({entry.action}) made main: undoing it would leave a workspace without one",
                 "push a commit that reverts what you do not want: git revert",
@@ -325,7 +325,7 @@ def _tries() -> Iterator[float]:
 
 
 def _undoing(entry: Entry) -> list[RefMove]:
-    return [RefMove(m.ref, m.new, m.old) for m in entry.moves if m.ref.startswith(_UNDOABLE) and m.old != m.new]
+    return [RefMove(m.ref, m.new, m.old) for m in entry.moves if isinstance(m.ref, _UNDOABLE) and m.old != m.new]
 
 
 def _id(text: str) -> ObjectId:

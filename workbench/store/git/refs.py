@@ -54,7 +54,7 @@ def _checked(ref: str, rule: re.Pattern[str]) -> str:
 
 def check_moves(moves: Sequence[RefMove]) -> list[RefMove]:
     """Sorted by name, so that two writers lock in the same order; no ref twice."""
-    ordered = sorted(moves, key=lambda move: check_ref(move.ref))
+    ordered = sorted(moves, key=lambda move: check_ref(str(move.ref)))
     for first, second in pairwise(ordered):
         if first.ref == second.ref:
             raise UserError(f"{first.ref} is moved twice in one change", "move each ref once")
@@ -67,7 +67,7 @@ def conflict(move: RefMove, current: ObjectId | None) -> Conflict:
     return Conflict(
         f"{move.ref} is {stands}, not {expected}",
         "someone else changed it: read it again and repeat",
-        ref=move.ref,
+        ref=str(move.ref),
         current=current or "",
     )
 
@@ -204,7 +204,7 @@ class GitRefs:
     def _raise_if_settled(self, moves: Sequence[RefMove], stderr: str) -> None:
         """Say what is wrong, unless it is a lock that will go away."""
         for move in moves:
-            current = self.get(move.ref)
+            current = self.get(str(move.ref))
             if (current or ZERO_ID) != move.old:
                 raise conflict(move, current)
         if _LOCKED.search(stderr):

@@ -81,7 +81,7 @@ class MemoryRefs:
         ordered = check_moves(moves)
         with self._lock:
             for move in ordered:
-                current = self._refs.get(move.ref)
+                current = self._refs.get(str(move.ref))
                 if (current or ZERO_ID) != move.old:
                     raise conflict(move, current)
                 if move.new not in (ZERO_ID, move.old):
@@ -100,9 +100,9 @@ class _Transaction:
     def commit(self) -> None:
         for move in self._moves:
             if move.new == ZERO_ID:
-                self._refs.pop(move.ref, None)
+                self._refs.pop(str(move.ref), None)
             else:
-                self._refs[move.ref] = move.new
+                self._refs[str(move.ref)] = move.new
 
 
 class MemoryTurn:

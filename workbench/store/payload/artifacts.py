@@ -152,7 +152,7 @@ class StoredArtifacts:
             try:
                 self._ledger.change(
                     Action.IMPORT if staged.manifest.stage == "import" else Action.PUBLISH,
-                    [RefMove(str(tag), ZERO_ID, annotated)],
+                    [RefMove(tag, ZERO_ID, annotated)],
                     who=who,
                     why=why,
                     evidence={"artifact": tag.short, "tree": staged.tree},

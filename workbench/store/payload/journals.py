@@ -138,8 +138,8 @@ class StoredJournals:
     def _seal(self, stream: str, path: Path) -> None:
         data = _contents(path)
         records, _ = _whole(stream, path, data)
-        ref = str(Journal(stream))
-        old = self._refs.get(ref)
+        ref = Journal(stream)
+        old = self._refs.get(str(ref))
         sealed = self._segments(stream, old)
         done = sealed[-1][1] if sealed else -1
         if records and records[-1][0] > done:

@@ -61,9 +61,9 @@ class StoredRuns:
         changes: dict[str, bytes | ObjectId | None] = dict(files)
         for path, folder in (folders or {}).items():
             changes[path] = None if folder is None else self._store_folder(folder)
-        ref = str(RunRef(run))
+        ref = RunRef(run)
         for attempt in range(_ATTEMPTS):
-            old = self._refs.get(ref)
+            old = self._refs.get(str(ref))
             tree = self._objects.add_tree(self._objects.commit(old).tree if old else None, changes)
             commit = self._objects.add_commit(tree, parents=(), message=f"run {run}", who=_WHO, time_ms=self._now_ms())
             if commit == old:
@@ -109,8 +109,8 @@ class StoredRuns:
 
     def delete(self, runs: Iterable[Ulid]) -> None:
         for run in runs:
-            ref = str(RunRef(run))
-            old = self._refs.get(ref)
+            ref = RunRef(run)
+            old = self._refs.get(str(ref))
             if old is not None:
                 self._refs.swap([RefMove(ref, old, ZERO_ID)])
 
