@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
+import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from functools import partial
 from itertools import count, islice
+from pathlib import Path
 
 import pytest
 
-from workbench.domain.errors import StageFailed
+from workbench.domain.errors import NativeCrash, StageFailed
 from workbench.mapping.processes import LOOK_AHEAD, ProcessMapper
 
 
@@ -37,6 +40,23 @@ def die_at_five(number: int) -> int:
     return number
 
 
+def crash_at_five(number: int) -> int:
+    return ctypes.string_at(0)[0] if number == 5 else number
+
+
+def crash_once(note: Path, number: int) -> int:
+    if number == 5 and not note.exists():
+        note.touch()
+        os.kill(os.getpid(), signal.SIGBUS)
+    return number
+
+
+def kill_at_five(number: int) -> int:
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_results_come_in_the_order_of_the_items(workers: int, chunk: int) -> None:
@@ -57,9 +77,29 @@ def test_an_exception_is_raised_where_its_result_would_have_stood(workers: int) 
         next(results)
 
 
-def test_a_worker_that_dies_is_told_with_what_to_do() -> None:
-    with pytest.raises(StageFailed, match="a worker process died while mapping die_at_five") as caught:
+def test_a_worker_that_ends_is_told() -> None:
+    with pytest.raises(StageFailed, match="ended with exit code 1 while mapping die_at_five"):
         list(ProcessMapper(2).map(die_at_five, range(10)))
+
+
+def test_native_code_that_crashes_in_a_worker_is_told_with_the_item_it_crashes_on() -> None:
+    results = ProcessMapper(2).map(crash_at_five, range(10), chunk=3)
+    with pytest.raises(NativeCrash) as caught:
+        list(results)
+    assert caught.value.what == "native code in crash_at_five crashed (SIGSEGV) on 5"
+
+
+def test_a_crash_that_does_not_come_again_blames_no_item(tmp_path: Path) -> None:
+    with pytest.raises(NativeCrash) as caught:
+        list(ProcessMapper(2).map(partial(crash_once, tmp_path / "crashed"), range(10)))
+    assert caught.value.what == "native code in crash_once crashed (SIGBUS)"
+    assert "did not crash again" in caught.value.hint
+
+
+def test_a_worker_that_somebody_ended_blames_no_item() -> None:
+    with pytest.raises(NativeCrash) as caught:
+        list(ProcessMapper(2).map(kill_at_five, range(10)))
+    assert caught.value.what == "a worker of kill_at_five was ended (SIGKILL)"
     assert "memory" in caught.value.hint
 
 

@@ -21,7 +21,7 @@ BEGIN = "import json, os, sys\nsys.path.insert(0, 'tools')\nfrom steps import be
 
 CASES = {
     "ends with a code": ("print('boom', file=sys.stderr); sys.exit(3)", "words ended with exit code 3: boom"),
-    "is killed": ("os.kill(os.getpid(), 9)", "words was killed by signal 9"),
+    "is killed": ("os.kill(os.getpid(), 9)", "words was ended (SIGKILL)"),
     "leaves nothing": ("end(output)", "words left no files"),
     "has no result": ("(output / 'a').write_text('x')", "words ended without a result"),
     "writes no JSON": (
@@ -164,9 +164,8 @@ def test_what_a_stage_leaves_running_is_ended_with_it(toy, how: str, ending: str
     leave = f"import subprocess\n{LEFT[how]}\nPath({str(tmp_path)!r}, 'pid').write_text(str(child.pid))\n"
     last = "(output / 'words.txt').write_text('a')\nend(output)\n" if ending == "well" else "sys.exit(4)\n"
     toy.edit({"tools/words.py": BEGIN + "from pathlib import Path\n" + leave + last})
-    assert toy.run().error == (
-        "" if ending == "well" else "words ended with exit code 4\n  see its log: workbench runs show"
-    )
+    error = toy.run().error
+    assert error.startswith("words ended with exit code 4\n  the whole log: ") if ending == "badly" else not error
     assert _has_ended(int((tmp_path / "pid").read_text()))
 
 
@@ -314,3 +313,41 @@ def test_a_stage_cannot_change_its_inputs_for_others(toy, how: str) -> None:
     again = toy.run(Mode(only="count", force=True))
     assert again.step("count").artifact == first.step("count").artifact  # the same tree
     assert toy.artifact(first.step("count").artifact).manifest.counts == {"distinct": 3, "seen": 1}
+
+
+# --- native code that crashes -----------------------------------------------------------------------------------------
+
+NULL = "import ctypes\nprint('weights loaded', flush=True)\ndef crashing():\n    ctypes.string_at(0)\ncrashing()\n"
+
+
+def test_a_native_crash_is_told_with_its_place_its_input_and_the_log_before_it(toy) -> None:
+    toy.replace("tools/count.py", "words = ", NULL + "words = ")
+    record = toy.run()
+    assert toy.states(record) == {"words": "succeeded", "count": "failed"}
+    first, *rest = record.step("count").error.splitlines()
+    assert first.startswith("native code at __init__.py:")
+    assert first.endswith(" in count crashed (SIGSEGV) on raw/toy/v1.0.0")
+    assert rest[0] == "  | weights loaded"
+    assert "Segmentation fault" in rest[1]
+    assert any("in crashing" in line for line in rest)
+    assert rest[-1] == f"  the whole log: workbench runs tail {record.id}"
+    assert b"Segmentation fault" in (toy.repository.runs.read(record.id, log_path("count")) or b"")
+
+
+def test_a_stage_at_its_limit_of_memory_is_not_called_broken(toy) -> None:
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\nbytearray(1 << 34)\n"
+    toy.edit({"tools/words.py": BEGIN + limit})
+    record = toy.run()
+    assert record.error.startswith("words ran out of memory\n  free some memory")
+
+
+def test_a_failed_step_tells_the_end_of_its_log_and_the_command_that_shows_all_of_it(toy) -> None:
+    body = "for number in range(40): print(f'line {number}')\nprint('boom', file=sys.stderr); sys.exit(3)"
+    toy.edit({"tools/words.py": BEGIN + body})
+    record = toy.run()
+    told = record.step("words").error.splitlines()
+    assert told[0] == "words ended with exit code 3: boom"
+    assert "  | line 39" in told
+    assert "  | line 20" not in told
+    assert told[-1].split(": ")[1] == f"workbench runs tail {record.id}"
+    assert "line 39" not in record.error, "the run says it in short"

@@ -202,7 +202,7 @@ def test_a_killed_stage_fails_its_run_and_the_next_run_goes_on_from_its_checkpoi
     walker = _walk(toy)
     os.kill(int(pipe.read_text()), signal.SIGKILL)
     out, _ = walker.communicate()
-    assert out.startswith("failed words was killed by signal 9")
+    assert out.startswith("failed words was ended (SIGKILL)")
     pipe.unlink()
     record = toy.run()
     assert b"resumed after 7" in (toy.repository.runs.read(record.id, "log/words.txt") or b"")
@@ -257,3 +257,12 @@ def test_an_interrupted_walker_ends_its_stage_and_says_cancelled(toy, pipe) -> N
     _wait_for_end(stage)
     (run,) = toy.repository.runs.list()
     assert read_record(toy.repository, run).state is State.CANCELLED
+
+
+def test_what_a_run_said_is_kept_when_its_walker_was_killed(toy, pipe) -> None:
+    _counter(toy, pipe)
+    toy.replace("tools/words.py", "step, output = begin()", "step, output = begin()\nprint('first words', flush=True)")
+    _killed(toy, pipe)
+    (found,) = abandon_dead(toy.repository, toy.clock)
+    assert toy.repository.runs.read(found.id, "log/words.txt") == b"first words\n"
+    assert b"step_started" in (toy.repository.runs.read(found.id, "events.jsonl") or b"")

@@ -7,6 +7,8 @@ when that input closes.
 Beside the output folder the host leaves ``result.json`` or, on failure, ``error.json``::
 
     {"format": 1, "error": "UserError", "what": "…", "hint": "…", "exit_code": 2}
+
+and of a native crash ``crashed ended given`` besides.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from typing import IO, Any
 
 from workbench.app import wiring
 from workbench.domain.canonical import canonical_lines
-from workbench.domain.errors import StageFailed, UserError, WorkbenchError
+from workbench.domain.crash import read_crash
+from workbench.domain.errors import NativeCrash, StageFailed, UserError, WorkbenchError
 from workbench.domain.events import Checkpoint, Log, Progress, StageEvent, encode
 from workbench.domain.stage import STEP_FORMAT, StageResult, StageSpec
 from workbench.ports.fetch import Fetcher
@@ -241,16 +244,17 @@ def _run(spec: StageSpec, run: RunStage, path: Path, events: IO[str], answers: _
     except BrokenPipeError:
         raise
     except WorkbenchError as error:
-        _report(beside, type(error).__name__, error.what, error.hint, error.exit_code)
+        _report(beside, error)
         print(f"{spec.name}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        _report(beside, "Cancelled", "the stage was interrupted", "", 130)
+        _report(beside, WorkbenchError("the stage was interrupted"), exit_code=130)
         return 130
     except Exception as error:  # noqa: BLE001 - the edge of the process: a bug is shown whole and recorded
         traceback.print_exc()
-        _report(beside, type(error).__name__, f"{spec.name} has a bug: {type(error).__name__}: {error}", "", 1)
-        return 1
+        told = read_crash(1, [f"{type(error).__name__}: {error}"], step=spec.name)
+        _report(beside, told or WorkbenchError(f"{spec.name} has a bug: {type(error).__name__}: {error}"))
+        return told.exit_code if told else 1
 
 
 def result_to_json(result: StageResult) -> dict[str, Any]:
@@ -262,12 +266,16 @@ def result_to_json(result: StageResult) -> dict[str, Any]:
     }
 
 
-def _report(beside: Path, kind: str, what: str, hint: str, exit_code: int) -> None:
-    body = {"format": STEP_FORMAT, "error": kind, "what": what, "hint": hint, "exit_code": exit_code}
+def _report(beside: Path, error: WorkbenchError, exit_code: int = 0) -> None:
+    body = {"error": type(error).__name__, "what": error.what, "hint": error.hint}
+    if isinstance(error, NativeCrash):
+        body |= {"crashed": error.crashed, "ended": error.ended, "given": error.given}
     try:
-        _write_atomically(beside / "error.json", body)
-    except OSError as error:
-        print(f"error.json could not be written: {error}", file=sys.stderr)
+        _write_atomically(
+            beside / "error.json", {"format": STEP_FORMAT, **body, "exit_code": exit_code or error.exit_code}
+        )
+    except OSError as failure:
+        print(f"error.json could not be written: {failure}", file=sys.stderr)
 
 
 def _write_atomically(path: Path, value: Mapping[str, Any]) -> None:

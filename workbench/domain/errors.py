@@ -87,8 +87,9 @@ class NativeCrash(WorldError):
     exit_code = 10
 
     def __init__(self, crashed: str, ended: str, *, given: str = "", log: Sequence[str] = (), hint: str = "") -> None:
-        how = _HOW.get(ended, f"crashed ({ended})")
-        super().__init__(f"{crashed} {how}" + (f" on {_shown(given)}" if given else ""), hint or _NEXT.get(ended, _TRY))
+        how = _HOW.get(ended) or f"{'crashed' if ended in _FAULTS else 'was ended'} ({ended})"
+        what = f"{crashed} {how}" + (f" on {_shown(given)}" if given else "")
+        super().__init__(what, hint or _NEXT.get(ended) or (_TRY if ended in _FAULTS else _AGAIN))
         self.crashed = crashed
         self.ended = ended
         self.given = given
@@ -98,10 +99,13 @@ class NativeCrash(WorldError):
         return "\n  ".join((self.what, *(f"| {line}" for line in self.log), self.hint))
 
 
+_FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS"})
 _HOW = {OUT_OF_MEMORY: "ran out of memory", NO_ANSWER: "gave no answer in time"}
 _TRY = "the library or this machine is at fault, not the input: `workbench doctor` tries each library"
+_AGAIN = "something outside ended it: run it again"
 _NEXT = {
     OUT_OF_MEMORY: "free some memory, or give it less at once",
+    "SIGKILL": "something outside ended it, mostly the system when memory runs out: see dmesg, then run it again",
     NO_ANSWER: "run it again when the machine has less to do; `workbench doctor` tries each library",
 }
 

@@ -8,20 +8,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workbench.domain.errors import ToolMissing, WorkbenchError
-from workbench.domain.ids import ObjectId
+from workbench.domain.ids import ObjectId, Ulid
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.hub.context import Hub
 from workbench.hub.planning import Job
 from workbench.hub.tiers import TierCommand, export, load_tier
 from workbench.pipeline import watch
-from workbench.pipeline.records import EVENTS, RECORD, RunFolder, log_path
+from workbench.pipeline.plain import plain
+from workbench.pipeline.records import EVENTS, RECORD, RunFolder, end_of, log_path, whole_log
 from workbench.ports.sandbox import Job as SandboxJob
 from workbench.ports.sandbox import Limits, Outcome, SandboxResult
 from workbench.system.temporary import temporary_folder
 
 LOG_BYTES = 256 << 10
 WORKSPACE = "/in/workspace"
-_PYTHON = ("PYTHONDONTWRITEBYTECODE=1", "PYTHONPATH=/in/packages:/in/house")
+_PYTHON = ("PYTHONDONTWRITEBYTECODE=1", "PYTHONFAULTHANDLER=1", "PYTHONPATH=/in/packages:/in/house")
 
 
 def tier_record(hub: Hub, job: Job, run: str, trigger: str) -> RunRecord:
@@ -108,7 +109,7 @@ class TierRun:
         log = (result.stdout + result.stderr)[:LOG_BYTES]
         for line in log.decode("utf-8", "replace").splitlines():
             self._tell(watch.StepLine(command.name, line))
-        state, error = _verdict(result)
+        state, error = _verdict(command.name, result, log, self._record.id)
         now_ms = self._hub.clock.now_ms()
         self._record = self._record.with_step(step.to(state, ended_ms=now_ms, error=error))
         self._tell(watch.StepEnded(command.name, state, error=error, seconds=(now_ms - started_ms) / 1000))
@@ -143,10 +144,16 @@ class TierRun:
             file.write(watch.encode(event) + "\n")
 
 
-def _verdict(result: SandboxResult) -> tuple[State, str]:
+def _verdict(name: str, result: SandboxResult, log: bytes, run: Ulid) -> tuple[State, str]:
     """How the step ended, and what is to be said of it."""
     if result.outcome is Outcome.STOPPED:
         return State.CANCELLED, ""
-    if result.outcome is not Outcome.EXITED:
-        return State.FAILED, f"ended by the sandbox: {result.outcome}"
-    return (State.SUCCEEDED, "") if result.exit_code == 0 else (State.FAILED, f"exit {result.exit_code}")
+    if result.outcome is Outcome.EXITED and result.exit_code == 0:
+        return State.SUCCEEDED, ""
+    crash = result.crash(name)
+    told = (
+        str(crash)
+        if crash
+        else "\n  ".join((f"exit {result.exit_code}", *(f"| {plain(line)}" for line in end_of(log))))
+    )
+    return State.FAILED, f"{told}\n  {whole_log(run)}"

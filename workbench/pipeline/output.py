@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from workbench.domain.canonical import canonical_json
-from workbench.domain.errors import StageFailed
+from workbench.domain.crash import read_crash
+from workbench.domain.errors import LOG_LINES, NO_ANSWER, OUT_OF_MEMORY, NativeCrash, StageFailed
 from workbench.domain.stage import STEP_FORMAT, StageResult
 from workbench.pipeline.plain import plain
+from workbench.pipeline.process import Ended
 
 MAX_RESULT_BYTES = 8 << 20
 MAX_FILES = 1_000_000  # and folders
@@ -85,18 +87,20 @@ def read_result(step: Path, stage: str) -> StageResult:
     return StageResult(counts, metrics, _text(breaks))
 
 
-def failure(step: Path, stage: str, exit_code: int, stderr_tail: Sequence[str]) -> StageFailed:
-    """Why a stage process failed, in its own words where it left any."""
+def failure(step: Path, stage: str, ended: Ended, log: Sequence[str], given: str) -> StageFailed | NativeCrash:
+    """Why a stage process failed, in its own words where it left any; ``log`` is the end of what it wrote."""
     told = _told(step)
-    if told:
-        return StageFailed(f"{stage} failed: {_text(told['what'])}", _text(str(told.get("hint", ""))))
-    how = f"was killed by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
-    if exit_code == -9:
-        how += " (is there enough memory?)"
-    last = next((line for line in reversed(stderr_tail) if line.strip()), "")
-    return StageFailed(
-        f"{stage} {how}" + (f": {_text(last).strip()}" if last else ""), "see its log: workbench runs show"
-    )
+    if not told:
+        crash = read_crash(ended.exit_code, log, step=stage, given=given, memory_ran_out=ended.memory_ran_out)
+        last = f": {_text(ended.last_error).strip()}" if ended.last_error else ""
+        return crash or StageFailed(f"{stage} ended with exit code {ended.exit_code}{last}")
+    what, hint = _text(told["what"]), _text(str(told.get("hint", "")))
+    if told.get("error") != NativeCrash.__name__:
+        return StageFailed(f"{stage} failed: {what}", hint)
+    crashed, end, of = (_text(str(told.get(name, ""))) for name in ("crashed", "ended", "given"))
+    if end == "SIGKILL" and ended.memory_ran_out:
+        end, hint = OUT_OF_MEMORY, ""
+    return NativeCrash(crashed or stage, end or NO_ANSWER, given=of or given, log=log[-LOG_LINES:], hint=hint)
 
 
 def _told(step: Path) -> Mapping[str, Any] | None:

@@ -1,7 +1,6 @@
 """One stage process: started with a pinned environment in a group of its own, listened to, ended with all it started.
 
-What it says is bounded: a line longer than ``LINE_BYTES`` is cut, and only the end of its standard error is kept.
-Not here: what its events mean to a run (``walk``).
+What it says is bounded: a line longer than ``LINE_BYTES`` is cut. Not here: what its events mean to a run (``walk``).
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +21,6 @@ from workbench.domain.errors import ToolMissing
 from workbench.pipeline.leftovers import end_strays, write_note
 
 LINE_BYTES = 64 << 10
-TAIL_LINES = 40
 PLAIN_LINES = 100_000  # lines of a stream that are no events; what follows is counted and dropped unread
 READ_BYTES = 256 << 10
 POLL_S = 0.2  # how soon a request to stop is noticed
@@ -48,6 +45,7 @@ def step_environment(base: Mapping[str, str], *, threads: int, isa: str, scratch
         "PYTHONHASHSEED": "0",
         "PYTHONSAFEPATH": "1",
         "PYTHONUTF8": "1",
+        "PYTHONFAULTHANDLER": "1",  # where native code crashes, the log has Python's stack
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "OPENBLAS_NUM_THREADS": str(threads),
@@ -64,11 +62,14 @@ def step_environment(base: Mapping[str, str], *, threads: int, isa: str, scratch
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: ``exit_code`` is negative for a signal. ``stopped``: because we were asked to."""
+    """How a process ended: ``exit_code`` is negative for a signal. ``stopped``: because we were asked to.
+    ``last_error``: the last line of its standard error. ``memory_ran_out``: the kernel ended a process of this machine
+    for it meanwhile."""
 
     exit_code: int
-    stderr_tail: Sequence[str]
+    last_error: str
     stopped: bool
+    memory_ran_out: bool = False
 
 
 @dataclass
@@ -171,16 +172,18 @@ def _listen(
     assert process.stdout is not None
     assert process.stderr is not None
     answers = process.stdin
-    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    kills_before = _memory_kills()
+    last = ""
+
+    def take_error(line: str) -> None:
+        nonlocal last
+        last = line if line.strip() else last
+        on_stderr(line)
 
     def answer() -> None:
         if answers is not None:
             with contextlib.suppress(BrokenPipeError):  # it has ended; its exit code says why
                 answers.write(b"ok\n")
-
-    def take_error(line: str) -> None:
-        tail.append(line)
-        on_stderr(line)
 
     streams = {
         process.stdout.fileno(): _Lines(lambda line: on_stdout(line, answer)),
@@ -199,7 +202,16 @@ def _listen(
         os.close(ending)
     for lines in streams.values():
         lines.close()
-    return Ended(process.returncode, tuple(tail), stopped)
+    return Ended(process.returncode, last, stopped, memory_ran_out=_memory_kills() > kills_before)
+
+
+def _memory_kills() -> int:
+    """How many processes the kernel has ended because memory ran out, in whatever group; 0 where it does not tell."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def _until_end(

@@ -29,11 +29,23 @@ RECORD = "run.json"
 EVENTS = "events.jsonl"
 LOOKERS = 3  # who only looks whether a run is held holds it for a moment as well
 HOLD_TRIES = 1000  # to lock a run while others clear its folder
+TAIL_LINES, TAIL_BYTES = 8, 16 << 10
 RECENT = 30  # runs that are searched for a dead walker
 
 
 def log_path(stage: str) -> str:
     return f"log/{stage}.txt"
+
+
+def end_of(log: bytes) -> list[str]:
+    """Its last lines, as they are told with an error."""
+    lines = log[-TAIL_BYTES:].decode(errors="replace").splitlines()
+    return [line for line in lines if line.strip()][-TAIL_LINES:]
+
+
+def whole_log(run: Ulid) -> str:
+    """The command that shows all that the steps of a run said."""
+    return f"the whole log: workbench runs tail {run}"
 
 
 def checkpoint_path(stage: str) -> str:
@@ -142,6 +154,11 @@ class RunFolder:
     def is_held(self) -> bool:
         return locks.is_held(self.path / "lock")
 
+    def said(self) -> dict[str, bytes]:
+        """What the walker had written so far, as the run's ref keeps it: its events, and the log of each step."""
+        logs = {log_path(path.stem): path for path in self.path.glob("*.txt")}
+        return {name: path.read_bytes() for name, path in {**logs, EVENTS: self.events}.items() if path.is_file()}
+
     def ask_to_stop(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "cancel").touch()
@@ -176,7 +193,7 @@ def request_cancel(repository: Repository, run: Ulid) -> RunRecord:
             if record.state is State.ABANDONED:
                 record = record.to(State.QUEUED)
             record = record.to(State.CANCELLED)
-            repository.runs.write(run, {RECORD: record.to_bytes()})
+            repository.runs.write(run, {**folder.said(), RECORD: record.to_bytes()})
             folder.clear()
             return record
     except Walked:
@@ -205,7 +222,7 @@ def abandon_if_dead(repository: Repository, record: RunRecord, clock: Clock) -> 
             record = read_record(repository, record.id)
             if record.state is not State.RUNNING:
                 return record
-            asked = folder.is_asked_to_stop()
+            asked, said = folder.is_asked_to_stop(), folder.said()
             folder.clear()
             now_ms = clock.now_ms()
             for step in record.steps:
@@ -214,7 +231,7 @@ def abandon_if_dead(repository: Repository, record: RunRecord, clock: Clock) -> 
             record = record.to(State.ABANDONED, ended_ms=now_ms, error="its walker ended without a word")
             if asked:
                 record = record.to(State.QUEUED).to(State.CANCELLED, error="it was asked to stop, and its walker ended")
-            repository.runs.write(record.id, {RECORD: record.to_bytes()})
+            repository.runs.write(record.id, {**said, RECORD: record.to_bytes()})
     except Walked:
         return record
     return record

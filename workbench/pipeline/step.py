@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from workbench.pipeline.records import checkpoint_note, checkpoint_path, find_ch
 from workbench.ports.store import Artifact, Objects, Repository
 
 RECORDED = "recorded"  # the input role of a stage that replays
+LOG_TAIL = 400  # lines of its log that are looked at when a step fails: the stacks of many threads
 WORD, RATES = 40, 8  # characters of a unit, rates of a progress event: the rest is cut
 
 
@@ -59,12 +61,14 @@ class StepRun:
     recorded: Artifact | None = None  # what a stage that fetches from outside made before, to make it again from
 
     def execute(self, listener: Listener) -> StageResult:
-        """Run the process to its end; StageFailed says why it failed, Stopped that it was asked to end."""
+        """Run the process to its end; StageFailed or NativeCrash says why it failed, Stopped that it was to end."""
         self._check_not_stopped(listener)
         step = self._prepare()
         environment = step_environment(
             os.environ, threads=self.workers, isa=instruction_set(), scratch=self.folder / "scratch"
         )
+        log: deque[str] = deque(maxlen=LOG_TAIL)
+        listener = _keeping(log, listener)
         ended = run_process(
             self._command(step),
             folder=self.folder,
@@ -75,7 +79,7 @@ class StepRun:
             is_stopped=listener.is_stopped,
             answered=not self.plan.use.spec.command or self.plan.use.spec.checkpoints,
         )
-        return self._result(ended)
+        return self._result(ended, log)
 
     @property
     def output(self) -> Path:
@@ -190,12 +194,13 @@ class StepRun:
         note = canonical_json({"format": 1, "action_key": self.plan.key})
         self.repository.runs.write(self.run, {checkpoint_note(stage): note}, folders={checkpoint_path(stage): folder})
 
-    def _result(self, ended: Ended) -> StageResult:
+    def _result(self, ended: Ended, log: Sequence[str]) -> StageResult:
         stage = self.plan.stage
         if ended.stopped:
             raise Stopped
         if ended.exit_code != 0:
-            raise failure(self.folder, stage, ended.exit_code, ended.stderr_tail)
+            given = ", ".join(each.artifact.tag.short for each in self.plan.inputs if each.artifact)
+            raise failure(self.folder, stage, ended, list(log), given)
         result = read_result(self.folder, stage)
         count = check_files(self.output, stage)
         if not count and self.plan.use.spec.makes is not None:
@@ -211,6 +216,16 @@ def _is_folder_below(folder: Path, above: Path) -> bool:
         return folder.resolve().is_relative_to(above.resolve()) and folder.is_dir()
     except (OSError, ValueError, RuntimeError):  # no path at all, or links that lead in a circle
         return False
+
+
+def _keeping(log: deque[str], listener: Listener) -> Listener:
+    """The listener, with each line kept in ``log`` as well."""
+
+    def line(text: str) -> None:
+        log.append(text)
+        listener.line(text)
+
+    return replace(listener, line=line)
 
 
 def _say(text: str, listener: Listener) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from workbench.domain.errors import UserError, WorkbenchError, WorldError
+from workbench.domain.errors import NativeCrash, UserError, WorkbenchError, WorldError
 from workbench.domain.events import Progress
 from workbench.domain.ids import ObjectId, Ulid
 from workbench.domain.refs import Kind
@@ -31,9 +31,11 @@ from workbench.pipeline.records import (
     RunFolder,
     abandon_dead,
     abandon_if_dead,
+    end_of,
     log_path,
     queued,
     read_record,
+    whole_log,
 )
 from workbench.pipeline.step import Listener, StepRun, Stopped
 from workbench.ports.store import Artifact, Repository
@@ -213,12 +215,20 @@ class Walk:
         except (WorkbenchError, OSError, Stopped, KeyboardInterrupt) as error:
             stopped = isinstance(error, Stopped | KeyboardInterrupt)
             state = State.CANCELLED if stopped else State.FAILED
-            self._ended(step.stage, state, log, started_ms, error="" if stopped else _sentence(error))
+            self._ended(step.stage, state, log, started_ms, error="" if stopped else self._told(step.stage, error, log))
             raise
         self._ended(
             step.stage, State.SUCCEEDED, log, started_ms, artifact=artifact.tag.short if artifact else "", why=why
         )
         return artifact
+
+    def _told(self, stage: str, error: BaseException, log: _Log) -> str:
+        """An error with the end of the step's log, as far as it does not say it already, and what shows all of it."""
+        told = _sentence(error)
+        what, _, hint = told.partition("\n")
+        tail = end_of(log.read()) if not isinstance(error, NativeCrash) else ()
+        lines = [f"  | {line}" for line in tail if line.strip().removeprefix(f"{stage}: ") not in told]
+        return "\n".join((what, *lines, *([hint] if hint else []), f"  {whole_log(self._record.id)}"))
 
     def _execute(self, step: StepPlan, folder: Path, log: _Log) -> tuple[Artifact | None, str]:
         spec = step.use.spec
@@ -284,12 +294,13 @@ class Walk:
 
     def _fail(self, error: WorkbenchError | OSError) -> RunRecord:
         """Record a failure. Where not even that can be written (a full disk), the failure itself is raised."""
+        failed = any(step.state is State.FAILED for step in self._record.steps)
         try:
-            return self._end(State.FAILED, _sentence(error))
+            return self._end(State.FAILED, _brief(error) + (f"\n  {whole_log(self._record.id)}" if failed else ""))
         except (WorkbenchError, OSError):
             self._folder.clear()
             raise WorldError(
-                _sentence(error), "make room or mend the repository, then run again: nothing is half done"
+                _brief(error), "make room or mend the repository, then run again: nothing is half done"
             ) from error
 
     def _set(self, stage: str, state: State, **changes: Any) -> None:
@@ -310,6 +321,11 @@ class Walk:
             self._kept_progress_ms = now_ms
         with open(self._folder.events, "a", encoding="utf-8", errors="replace") as file:
             file.write(watch.encode(event) + "\n")
+
+
+def _brief(error: WorkbenchError | OSError) -> str:
+    """Without the log, which the step has."""
+    return f"{error.what}\n  {error.hint}" if isinstance(error, NativeCrash) else _sentence(error)
 
 
 def _sentence(error: BaseException) -> str:

@@ -8,6 +8,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from workbench.domain.crash import read_crash
+from workbench.domain.errors import NO_ANSWER, OUT_OF_MEMORY, NativeCrash
+
 
 class Outcome(StrEnum):
     EXITED = "exited"  # by itself; see exit_code
@@ -51,6 +54,14 @@ class SandboxResult:
     truncated: bool
     wall_s: float
     collected: Mapping[str, bytes] = field(default_factory=dict)
+
+    def crash(self, step: str, *, library: str = "", given: str = "", hint: str = "") -> NativeCrash | None:
+        """What ended the job's program, where it did not end by itself; None where it did, or where we stopped it."""
+        log = (self.stdout + self.stderr).decode(errors="replace").splitlines()
+        if self.outcome in (Outcome.TIMEOUT, Outcome.MEMORY):
+            ended = NO_ANSWER if self.outcome is Outcome.TIMEOUT else OUT_OF_MEMORY
+            return NativeCrash(f"{library} in {step}" if library else step, ended, given=given, log=log, hint=hint)
+        return read_crash(self.exit_code, log, step=step, library=library, given=given, hint=hint)
 
 
 class Sandbox(Protocol):

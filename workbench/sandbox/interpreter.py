@@ -19,7 +19,7 @@ INSIDE = "run"  # where a job has the folder, below /in
 _UNWANTED = ("site-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3")
 _ENVIRONMENT = (
     f"PYTHONPATH=/in/{INSIDE}/packages", f"LD_LIBRARY_PATH=/in/{INSIDE}/python/lib", "PYTHONDONTWRITEBYTECODE=1",
-    "PYTHONNOUSERSITE=1", "PYTHONUTF8=1", "OMP_NUM_THREADS=2", "OPENBLAS_NUM_THREADS=1",
+    "PYTHONNOUSERSITE=1", "PYTHONUTF8=1", "PYTHONFAULTHANDLER=1", "OMP_NUM_THREADS=2", "OPENBLAS_NUM_THREADS=1",
 )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""A model of strangers is opened in the sandbox before it is taken; what crashes or is no model there is refused."""
+"""A model of strangers is opened in the sandbox before it is taken: what is no model there is refused, and a crash of
+llama.cpp on it is told as one."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from workbench.app.agents import open_release
 from workbench.app.importing import trial
 from workbench.app.importing.file import import_file
 from workbench.app.importing.trial import in_sandbox, limits_for
-from workbench.domain.errors import Refused, ToolMissing, WorldError
+from workbench.domain.errors import NativeCrash, Refused, ToolMissing, WorldError
 from workbench.domain.generation import Prompt, Sampling
 from workbench.domain.gguf import parse_header
 from workbench.ports.sandbox import Job, Outcome, SandboxResult
@@ -49,23 +50,21 @@ def test_a_model_that_works_is_taken_and_answers(hub: Any, tiny: Any) -> None:
     model.close()
 
 
-HOSTILE = {
-    "a million layers": ("llama.block_count", "<I", 1_000_000, r"llama\.cpp crashed on it \(SIG"),
-    "no heads": ("llama.attention.head_count", "<I", 0, r"it cannot be opened: llama\.cpp cannot load"),
-    "another width": ("llama.feed_forward_length", "<I", 512, "it cannot be opened: .*check_tensor_dims"),
-    "no room": ("llama.context_length", "<I", 0, "it cannot be opened"),
-    "no numbers": ("llama.rope.freq_base", "<f", 0.0, "not a number|crashed on it"),
+INVALID = {
+    "no heads": ("llama.attention.head_count", "<I", 0, r"llama\.cpp cannot load"),
+    "another width": ("llama.feed_forward_length", "<I", 512, "check_tensor_dims"),
+    "no room": ("llama.context_length", "<I", 0, ""),
 }
 
 
 @pytest.mark.usefixtures("confined")
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", INVALID)
 def test_a_sane_header_over_what_is_no_such_model_is_refused_and_nothing_is_stored(
     hub: Any, tiny: Any, tmp_path: Path, name: str
 ) -> None:
-    key, code, value, said = HOSTILE[name]
+    key, code, value, said = INVALID[name]
     path = with_value(tiny.q8, tmp_path / "bad.gguf", key, code, value)
-    with pytest.raises(Refused, match=rf"bad\.gguf is refused: .*({said})") as caught:
+    with pytest.raises(Refused, match=rf"bad\.gguf is refused: it cannot be opened: .*({said})") as caught:
         import_file(hub, path, name="theirs", license="MIT", who="Ann <ann@localhost>")
     assert caught.value.hint
     assert hub.artifacts.list() == []
@@ -73,12 +72,24 @@ def test_a_sane_header_over_what_is_no_such_model_is_refused_and_nothing_is_stor
 
 
 @pytest.mark.usefixtures("confined")
-def test_weights_that_are_garbage_of_the_right_size_are_refused(tiny: Any, tmp_path: Path) -> None:
+def test_a_crash_of_llama_cpp_is_told_as_one_and_nothing_is_stored(hub: Any, tiny: Any, tmp_path: Path) -> None:
+    path = with_value(tiny.q8, tmp_path / "bad.gguf", "llama.block_count", "<I", 1_000_000)
+    with pytest.raises(NativeCrash) as caught:
+        import_file(hub, path, name="theirs", license="MIT", who="Ann <ann@localhost>")
+    assert caught.value.what.startswith("llama.cpp in import crashed (SIG")
+    assert caught.value.what.endswith(" on bad.gguf")
+    assert any("in _load" in line or "native.py" in line for line in caught.value.log), "Python's stack is told"
+    assert "not imported" in caught.value.hint
+    assert hub.artifacts.list() == []
+
+
+@pytest.mark.usefixtures("confined")
+def test_weights_that_are_garbage_of_the_right_size_are_not_taken(tiny: Any, tmp_path: Path) -> None:
     data = tiny.q8.read_bytes()
     start = parse_header(tiny.q8.open("rb"), len(data)).data_offset
     path = tmp_path / "garbage.gguf"
     path.write_bytes(data[:start] + b"\xff" * (len(data) - start))  # every scale is not a number
-    with pytest.raises(Refused, match=r"not a number|crashed on it"):
+    with pytest.raises((Refused, NativeCrash), match=r"not a number|crashed \(SIG"):
         in_sandbox(path)
 
 
@@ -110,19 +121,32 @@ class Jail:
 
 
 ENDINGS = {
-    "timeout": (Outcome.TIMEOUT, -1, b"", "had not opened it after 61 s"),
-    "memory": (Outcome.MEMORY, -1, b"", "needs more memory"),
-    "killed": (Outcome.KILLED, 139, b"one\n\x1b[31mtwo", r"crashed on it \(SIGSEGV\):  \[31mtwo"),
-    "no signal": (Outcome.KILLED, 191, b"", r"crashed on it \(SIG|crashed on it \(exit 191"),
-    "silent": (Outcome.EXITED, 1, b"", "it cannot be opened: it does not say why"),
+    "timeout": (Outcome.TIMEOUT, -1, "llama.cpp in import gave no answer in time on tiny-Q8_0.gguf"),
+    "processor time": (Outcome.KILLED, 152, "llama.cpp in import gave no answer in time on tiny-Q8_0.gguf"),
+    "memory": (Outcome.MEMORY, -1, "llama.cpp in import ran out of memory on tiny-Q8_0.gguf"),
+    "killed": (Outcome.KILLED, 139, "llama.cpp in import crashed (SIGSEGV) on tiny-Q8_0.gguf"),
 }
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_every_ending_is_told_in_words(tiny: Any, name: str) -> None:
-    outcome, code, stderr, said = ENDINGS[name]
-    jail = Jail(SandboxResult(outcome, code, b"ready\n", stderr, False, 61.0))
-    with pytest.raises(Refused, match=said):
+def test_every_ending_that_is_no_verdict_is_told_in_words(tiny: Any, tmp_path: Path, name: str) -> None:
+    outcome, code, said = ENDINGS[name]
+    jail = Jail(SandboxResult(outcome, code, b"ready\n", b"one\n\x1b[31mtwo", False, 61.0))
+    with pytest.raises(NativeCrash) as caught:
+        in_sandbox(link(tiny.q8, tmp_path), jail)
+    assert caught.value.what == said
+    assert caught.value.log == ("ready", "one", "[31mtwo")
+
+
+def link(model: Path, folder: Path) -> Path:
+    path = folder / "tiny-Q8_0.gguf"
+    path.symlink_to(model)
+    return path
+
+
+def test_a_bug_of_the_trial_is_not_the_file_s_fault(tiny: Any) -> None:
+    jail = Jail(SandboxResult(Outcome.EXITED, 1, b"ready\n", b"KeyError: 'x'", False, 1.0))
+    with pytest.raises(WorldError, match="could not be tried: KeyError"):
         in_sandbox(tiny.q8, jail)
 
 

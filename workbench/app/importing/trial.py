@@ -7,13 +7,13 @@ Not here: what is asked of the model (``inference.trial``).
 from __future__ import annotations
 
 import importlib.util
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 from workbench.app import wiring
-from workbench.domain.errors import Refused, ToolMissing, WorldError
+from workbench.config.installed import command_for
+from workbench.domain.errors import Corrupt, Refused, ToolMissing, UserError, WorldError
 from workbench.ports.sandbox import Job, Limits, Outcome, Sandbox, SandboxResult
 from workbench.sandbox import interpreter
 from workbench.system.temporary import temporary_folder
@@ -22,19 +22,28 @@ Trial: TypeAlias = Callable[[Path], None]  # Refused where the model cannot be o
 
 READY = b"ready\n"  # as ``inference.trial`` says it; this room does not import llama.cpp
 _MODULES = ("llama_cpp", "numpy", "diskcache", "jinja2", "markupsafe", "typing_extensions")
+_JUDGED = (
+    Corrupt.exit_code,
+    UserError.exit_code,
+    Refused.exit_code,
+)  # llama.cpp looked at the file and would not have it
+_CRASHED = (
+    "it was not imported. If `workbench doctor` finds llama.cpp in order here, the file is damaged or made to do this"
+)
 BASE_BYTES = 3 << 30  # of address space for the interpreter and its libraries, besides the model
 SLOWEST_BYTES_PER_S = 32 << 20  # a model is read once
 
 
 def in_sandbox(model: Path, sandbox: Sandbox | None = None) -> None:
-    """Open ``model`` in the sandbox and generate one token. Refused, with what happened, unless it goes well;
-    ToolMissing, with the command that installs it, where there is no sandbox or no llama.cpp."""
+    """Open ``model`` in the sandbox and generate one token. Refused where llama.cpp finds it invalid; NativeCrash where
+    llama.cpp crashes on it, takes more memory than a model of its size may, or does not come to an end; ToolMissing,
+    with the command that installs it, where there is no sandbox or no llama.cpp."""
     sandbox = sandbox or wiring.sandbox()
     missing = sandbox.probe()
     if missing:
         raise ToolMissing(f"a model of strangers is opened in a sandbox first, and there is none: {missing}")
     if importlib.util.find_spec("llama_cpp") is None:
-        raise ToolMissing("llama-cpp-python is not installed", "pip install 'git-workbench[inference]'")
+        raise ToolMissing("llama-cpp-python is not installed", f"install it: {command_for('llama-cpp-python')}")
     with temporary_folder("trial") as folder:
         folder.chmod(0o755)  # the sandbox is another user
         interpreter.put(model, folder / "model" / "model.gguf")
@@ -44,8 +53,13 @@ def in_sandbox(model: Path, sandbox: Sandbox | None = None) -> None:
         result = sandbox.run(Job(argv=argv, folders=folders, limits=limits_for(model.stat().st_size)))
     if not result.stdout.startswith(READY):  # the file has not been looked at: it is not its fault
         raise WorldError(f"llama.cpp cannot be started in the sandbox: {_last_line(result)}", "`workbench doctor`")
+    if crash := result.crash("import", library="llama.cpp", given=model.name, hint=_CRASHED):
+        raise crash
+    if result.exit_code in _JUDGED:
+        what = f"{model.name} is refused: it cannot be opened: {_last_line(result)}"
+        raise Refused(what, "get the file again from a source you trust")
     if result.outcome is not Outcome.EXITED or result.exit_code != 0:
-        raise Refused(f"{model.name} is refused: {_verdict(result)}", "get the file again from a source you trust")
+        raise WorldError(f"{model.name} could not be tried: {_last_line(result)}", "`workbench doctor` tries llama.cpp")
 
 
 def limits_for(size_bytes: int) -> Limits:
@@ -58,21 +72,3 @@ def _last_line(result: SandboxResult) -> str:
     """The end of what a process said over which a stranger may have had power."""
     said = result.stderr.decode("utf-8", "replace").strip().splitlines()
     return "".join(c if c.isprintable() else " " for c in said[-1][:300]) if said else "it does not say why"
-
-
-def _verdict(result: SandboxResult) -> str:
-    match result.outcome:
-        case Outcome.EXITED:
-            return f"it cannot be opened: {_last_line(result)}"
-        case Outcome.TIMEOUT:
-            return f"llama.cpp had not opened it after {result.wall_s:.0f} s"
-        case Outcome.MEMORY:
-            return "llama.cpp needs more memory for it than a model of its size does"
-    return f"llama.cpp crashed on it ({_signal(result.exit_code)}): {_last_line(result)}"
-
-
-def _signal(exit_code: int) -> str:
-    try:
-        return signal.Signals(exit_code - 128).name
-    except ValueError:
-        return f"exit {exit_code}"

@@ -22,6 +22,9 @@ class Task:
     package: str
     ruling: Ruling
 
+    def __str__(self) -> str:
+        return self.path
+
 
 @dataclass(frozen=True)
 class Verdict:
