@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from workbench.app import wiring
+from workbench.app import identity, wiring
 from workbench.domain.errors import WorkbenchError
+from workbench.hub import irregular
 from workbench.hub.layout import HubLayout
 from workbench.ports.store import Finding, Repository
 
@@ -35,7 +36,7 @@ _LIBRARIES = {
 def examine(repository: Repository) -> Sequence[Finding]:
     """Every finding, the store's first."""
     findings = list(repository.check())
-    findings.extend((*_hooks(repository), *_place(repository), *_queue(repository)))
+    findings.extend((*_hooks(repository), *_place(repository), *_queue(repository), *irregular.find(repository)))
     missing = wiring.sandbox().probe()
     findings.append(
         Finding("warning", "the sandbox is not available: untrusted code is refused", missing)
@@ -63,6 +64,9 @@ def mend(repository: GitRepository) -> Iterator[str]:
     if table is settings.HUB:
         install_hooks(repository.path)
         yield "installed the hooks"
+        yield from irregular.mend(
+            repository, clock=wiring.run_clock(repository), who=identity.who(str(repository.path))
+        )
     yield from repository.maintain()
     yield from sweep_temporary(repository)
 

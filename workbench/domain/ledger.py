@@ -33,6 +33,7 @@ class Action(StrEnum):
     UNBUNDLE = "unbundle"
     HANDLED = "handled"  # the worker has dealt with these refs as pushed
     DELETE = "delete"
+    RENAME = "rename"  # a ref whose name stood in everybody's way
 
 
 @dataclass(frozen=True)

@@ -345,5 +345,5 @@ def test_what_is_not_finished_is_told_where_nothing_can_be_written(git_repositor
     fill(git_repository, [one])
     cut_off(git_repository, one, two)
     values, findings = read_only(git_repository.path)
-    assert values.startswith(f"2 {one} entry 2 is recorded, but its refs are not all moved yet: cannot write in")
+    assert values.startswith(f"2 {one} entry 2 is recorded, but its refs are not all moved yet: cannot write ")
     assert "Read-only file system" in findings
