@@ -118,7 +118,7 @@ def test_the_environment_holds_versions_and_for_hardware_the_machines_class() ->
 
 
 def test_a_library_that_is_not_installed_names_the_command_that_installs_it() -> None:
-    with pytest.raises(ToolMissing, match="pip install no-such-library"):
+    with pytest.raises(ToolMissing, match="ci/setup"):
         environment_of(replace(SPEC, libraries=("no-such-library",)), 1)
 
 

@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from workbench.rest.arrival import BODY_S, HEAD_S, ArrivalProtocol
+from workbench.rest.arrival import BODY_S, HEAD_S, MOST_OWING, STALL_S, ArrivalProtocol
 from workbench.rest.listening import MOST_CONNECTIONS
 
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -31,6 +31,9 @@ class Loop:
 
     def create_task(self, coroutine: Any, **options: Any) -> Any:
         return asyncio.get_running_loop().create_task(coroutine, **options)
+
+    def time(self) -> float:
+        return self.now_s
 
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> Any:
         handle = asyncio.Handle(callback, (), asyncio.get_running_loop())
@@ -49,13 +52,19 @@ class Loop:
 class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
-        self.sent, self.closed = b"", False
+        self.sent, self.closed, self.is_aborted, self.unsent = b"", False, False, 0
 
     def write(self, data: Any) -> None:
         self.sent += data
 
     def close(self) -> None:
         self.closed = True
+
+    def abort(self) -> None:
+        self.closed = self.is_aborted = True
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def is_closing(self) -> bool:
         return self.closed
@@ -69,9 +78,14 @@ class Scene:
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.loop, self.wire = Loop(), Wire()
-        config = uvicorn.Config(self._app, http=ArrivalProtocol, ws="none", interface="asgi3", log_config=None)
-        self.protocol = ArrivalProtocol(config, ServerState(), {}, self.loop)
-        self.protocol.connection_made(self.wire)
+        self._config = uvicorn.Config(self._app, http=ArrivalProtocol, ws="none", interface="asgi3", log_config=None)
+        self._state = ServerState()
+        self.protocol = self.connect(self.wire)
+
+    def connect(self, wire: Wire) -> ArrivalProtocol:
+        protocol = ArrivalProtocol(self._config, self._state, {}, self.loop)
+        protocol.connection_made(wire)
+        return protocol
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["method"] == "POST":
@@ -190,6 +204,53 @@ def test_a_body_that_trickles_on_after_its_answer_does_not_hold_the_connection()
     play(scene)
 
 
+def test_an_answer_that_is_not_taken_ends_the_connection_and_a_slow_taker_is_left_alone() -> None:
+    async def scene(it: Scene) -> None:
+        it.protocol.data_received(HEAD)
+        it.wire.unsent = 100
+        await it.answers(1)
+        for _ in range(20):
+            it.loop.advance(STALL_S - 1)
+            assert not it.wire.is_aborted
+            it.wire.unsent -= 1
+            it.loop.advance(1)
+        it.loop.advance(STALL_S)
+        assert it.wire.is_aborted
+
+    play(scene)
+
+
+def test_a_reader_that_stops_in_the_middle_of_an_answer_is_ended() -> None:
+    async def scene(it: Scene) -> None:
+        it.protocol.data_received(HEAD)
+        it.wire.unsent = 100
+        it.protocol.pause_writing()
+        it.loop.advance(STALL_S - 1)
+        assert not it.wire.closed
+        it.loop.advance(1)
+        assert it.wire.is_aborted
+        it.protocol.connection_lost(None)
+        it.go.set()
+
+    play(scene)
+
+
+@pytest.mark.parametrize("data", [b"", HEAD[:-2], POST + b"ab"])
+def test_of_too_many_that_owe_something_the_oldest_gives_way(data: bytes) -> None:
+    async def scene(it: Scene) -> None:
+        it.protocol.data_received(HEAD)  # it has sent all: it owes nothing, however old it is
+        wires = [Wire() for _ in range(MOST_OWING + 2)]
+        for wire in wires:
+            it.loop.advance(0.01)
+            protocol = it.connect(wire)
+            if data:
+                protocol.data_received(data)
+        assert [wire.closed for wire in wires] == [True, True] + [False] * MOST_OWING
+        await it.answers(1)
+
+    play(scene)
+
+
 def test_a_connection_that_is_gone_leaves_no_timer_behind() -> None:
     async def scene(it: Scene) -> None:
         it.protocol.data_received(b"GET")
@@ -204,12 +265,15 @@ def test_a_connection_that_is_gone_leaves_no_timer_behind() -> None:
 SERVER = """
 import sys
 from workbench.rest import arrival, listening
-arrival.ArrivalProtocol.head_s = 0.2
+arrival.ArrivalProtocol.head_s = float(sys.argv[2])
 async def app(scope, receive, send):
     if scope["type"] != "http":
         return
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-    await send({"type": "http.response.body", "body": b"ok"})
+    while scope["method"] == "POST" and (await receive()).get("more_body"):
+        pass
+    body = b"ok" * (5 << 19 if scope["path"] == "/large" else 1)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
 listener = listening.listen("127.0.0.1", 0)
 listening.MOST_CONNECTIONS = int(sys.argv[1])
 said = listening.address(listener, "127.0.0.1")
@@ -218,8 +282,8 @@ listening.serve_on(listener, app, said, out=sys.stdout, lifespan="off")
 
 
 @contextlib.contextmanager
-def serving(most: int) -> Iterator[tuple[str, int]]:
-    command = [sys.executable, "-c", SERVER, str(most)]
+def serving(most: int = MOST_CONNECTIONS, head_s: float = HEAD_S) -> Iterator[tuple[str, int]]:
+    command = [sys.executable, "-c", SERVER, str(most), str(head_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -231,7 +295,7 @@ def serving(most: int) -> Iterator[tuple[str, int]]:
 
 
 def test_sockets_that_send_half_a_head_do_not_keep_others_out() -> None:
-    with serving(most=8) as address, contextlib.ExitStack() as open_sockets:
+    with serving(most=8, head_s=0.2) as address, contextlib.ExitStack() as open_sockets:
         slow = [open_sockets.enter_context(socket.create_connection(address, timeout=60)) for _ in range(12)]
         for connection in slow:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: loc")
@@ -240,6 +304,18 @@ def test_sockets_that_send_half_a_head_do_not_keep_others_out() -> None:
         with socket.create_connection(address, timeout=60) as connection:
             connection.sendall(HEAD)
             assert connection.recv(64).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", POST + b"ab", HEAD.replace(b"GET /", b"GET /large")])
+def test_three_hundred_that_owe_something_keep_no_honest_client_out(sent: bytes) -> None:
+    with serving(head_s=600.0) as address, contextlib.ExitStack() as open_sockets:
+        for _ in range(300):
+            connection = open_sockets.enter_context(socket.create_connection(address, timeout=60))
+            connection.sendall(sent)
+        for _ in range(3):
+            with socket.create_connection(address, timeout=60) as honest:
+                honest.sendall(HEAD)
+                assert honest.recv(64).startswith(b"HTTP/1.1 200")
 
 
 def test_every_server_of_ours_is_served_so() -> None:
