@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -176,3 +178,15 @@ def test_the_version_is_told(cli, clone: Path) -> None:  # type: ignore[no-untyp
 )
 def test_every_command_that_answers_takes_json(cli, clone: Path, command: list[str]) -> None:  # type: ignore[no-untyped-def]
     json.loads(cli(clone, *command, "--json").stdout)
+
+
+def test_a_dry_run_says_before_anything_is_trained_that_nothing_will_be_compiled(clone: Path, tmp_path: Path) -> None:
+    """rustup's stand-in for rustc, without a toolchain."""
+    (tmp_path / "rustc").write_text("#!/bin/sh\necho 'error: rustup could not choose a version' >&2\nexit 1\n")
+    (tmp_path / "rustc").chmod(0o755)
+    command = [sys.executable, "-m", "workbench.cli.entry", "run", "--dry-run"]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True).stdout
+    assert (
+        "nothing is compiled: rustc cannot be used: rustup could not choose a version (rustup default stable)" in said
+    )

@@ -225,7 +225,7 @@ def test_links_and_hostile_names_in_a_crate_are_left_out(registry: Registry, tmp
 def test_a_cargo_that_does_not_end_is_ended(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     slow = tmp_path / "bin" / "cargo"
     slow.parent.mkdir()
-    slow.write_text("#!/bin/sh\nsleep 60\n")
+    slow.write_text("#!/bin/sh\n[ $1 = --version ] && echo cargo 1.0.0 && exit\nsleep 60\n")
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
     (tmp_path / "into").mkdir()
@@ -236,8 +236,22 @@ def test_a_cargo_that_does_not_end_is_ended(registry: Registry, tmp_path: Path, 
 
 def test_without_cargo_it_says_how_to_install_it(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CARGO_HOME", str(tmp_path))
     with pytest.raises(ToolMissing, match=r"cargo is not installed\n.*install"):
         fetch(registry, tmp_path)
+
+
+def test_a_cargo_without_a_toolchain_is_not_called_a_bad_network(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "cargo").write_text(
+        "#!/bin/sh\necho 'error: rustup could not choose a version of cargo to run' >&2\nexit 1\n"
+    )
+    (tmp_path / "cargo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(ToolMissing, match="cargo cannot be used: rustup could not choose") as caught:
+        fetch(registry, tmp_path)
+    assert caught.value.hint == "rustup default stable"
 
 
 # --- archives: what a registry serves ---------------------------------------------------------------------------------

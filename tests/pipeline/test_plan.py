@@ -139,3 +139,29 @@ def test_a_step_sees_a_pinned_environment(tmp_path) -> None:
     assert seen["PATH"].endswith("/bin")
     assert not {"GIT_DIR", "LANG"} & set(seen)
     assert "/evil" not in seen["PYTHONPATH"]
+
+
+def _lacking(toy, without) -> Planner:  # type: ignore[no-untyped-def]
+    """The toy's planner, whose second stage asks for a program that is not there."""
+    judge = replace(toy.definition.stage("count").spec, tools=("no-such-tool",), without=without)
+    stages = tuple(replace(use, spec=judge) if use.spec.name == "count" else use for use in toy.definition.stages)
+    return Planner(toy.repository, replace(toy.definition, stages=stages), toy.commit)
+
+
+def test_the_plan_says_what_a_step_does_without_a_program_before_anything_runs(toy) -> None:
+    planner = _lacking(toy, lambda params, tool, problem: f"does without {tool}: {problem}")
+    words, count = planner.plan().steps
+    assert words.notes == ()
+    assert count.notes == ("does without no-such-tool: it is not installed (apt-get install no-such-tool)",)
+    assert count.why.endswith(count.notes[0])
+    assert count.to_json()["notes"] == list(count.notes)
+
+
+def test_a_run_that_would_fail_for_want_of_a_program_does_not_begin(toy) -> None:
+    def without(params: object, tool: str, problem: str) -> str:
+        raise ToolMissing(f"{tool}: {problem}")
+
+    planner = _lacking(toy, without)
+    with pytest.raises(ToolMissing, match="no-such-tool: it is not installed"):
+        planner.plan()
+    assert len(planner.plan(Mode(only="words")).runs) == 1, "a step that does not run needs nothing"

@@ -122,7 +122,7 @@ def show_plan(plan: Plan, json: bool) -> None:
             step.stage,
             "runs" if step.runs else "reused" if step.selected else "-",
             (step.reused.tag.short if step.reused and not step.runs else step.version) or "",
-            str(step.reason),
+            step.why,
         )
         for step in plan.steps
     ]
@@ -150,7 +150,7 @@ def why(
         emit_json(step.to_json() | {"parts": step.parts.to_json() if step.parts else None})
         return
     emit(f"{stage}: {'would run' if step.reason.runs else 'would be reused'}")
-    for detail in step.reason.details:
+    for detail in (*step.reason.details, *step.notes):
         emit(f"  {detail}")
     if step.reused is not None:
         emit(f"  known as {step.reused.tag.short}")

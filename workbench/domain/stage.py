@@ -40,6 +40,8 @@ class StageSpec:
     libraries: tuple[str, ...] = ()  # distributions whose version is part of the action key
     tools: tuple[str, ...] = ()  # programs whose --version is part of the action key, where they are installed
     tools_for: Callable[[Params], tuple[str, ...]] | None = None  # more of them, that only some parameters use
+    # (parameters, tool, what is wrong with it) -> what the stage does without it; ToolMissing where it cannot run
+    without: Callable[[Params, str, str], str] | None = None
     hardware: bool = False  # instruction set and thread count are part of the key (training)
     previous: bool = False  # reads the previous version of what it makes, as input role "previous" (evaluate)
     major_params: tuple[str, ...] = ()  # a change of these changes the output's format or ids: a major bump
@@ -53,6 +55,9 @@ class StageSpec:
     adapters: tuple[str, ...] = ()  # rooms of adapters whose code shapes the output, e.g. "inference": part of the key
     # By stage, all parameters of the pipeline: UserError where this stage could not run on what the others make.
     fits: Callable[[Mapping[str, Params]], None] | None = None
+
+    def all_tools(self, params: Params) -> tuple[str, ...]:
+        return (*self.tools, *(self.tools_for(params) if self.tools_for else ()))
 
 
 @dataclass(frozen=True)

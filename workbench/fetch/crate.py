@@ -26,8 +26,8 @@ from workbench.fetch.downloads import digest_of_file
 from workbench.fetch.limits import LIMITS, Limits
 from workbench.fetch.path import PathFetcher
 from workbench.ports.fetch import Fetched, Refusal, Source
+from workbench.system.programs import look
 
-INSTALL = "apt-get install -y cargo"
 _PLACE = re.compile(r"`?(?:[a-z+]+://|/)[^\s`]*`?")
 _NOT_THERE = ("no matching package", "failed to select a version", "perhaps you meant", "candidate versions found")
 CHECKSUMS = ".cargo-checksum.json"
@@ -49,7 +49,7 @@ class CrateFetcher:
                 f"{source.name!r} {source.version!r} is no crate and exact version",
                 'write name = "itoa", version = "1.0.1"',
             )
-        cargo = programs.find("cargo", INSTALL)
+        cargo = look("cargo").usable()
         with tempfile.TemporaryDirectory(prefix="workbench-crate-") as scratch:
             vendored = self._vendor(cargo, source, Path(scratch))
             folder = self._own_folder(cargo, source, Path(scratch)) or vendored

@@ -22,8 +22,8 @@ from workbench.fetch.limits import LIMITS, MIB, Limits
 from workbench.fetch.names import Reason, Refusals, Taken
 from workbench.fetch.writing import FolderWriter
 from workbench.ports.fetch import Fetched, Refusal, Source
+from workbench.system.programs import look
 
-INSTALL = "apt-get install -y git"
 MEMORY_BYTES = 1024 * MIB  # address space of git, which maps what it reads
 SCHEMES = ("https", "http", "ssh", "file")
 COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
@@ -84,7 +84,7 @@ class GitFetcher:
                 f"{source.name}: {source.version!r} is not a full commit id",
                 "pin it: the 40 digits that `git rev-parse NAME` prints",
             )
-        git = programs.find("git", INSTALL)
+        git = look("git").usable()
         with tempfile.TemporaryDirectory(prefix="workbench-git-") as scratch:
             bare = Path(scratch) / "bare"
             command = [git, *_options(), f"--git-dir={bare}"]

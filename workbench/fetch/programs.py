@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -12,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.domain.errors import ToolMissing, WorldError
+from workbench.domain.errors import WorldError
 
 OUTPUT_BYTES = 8 << 20
 
@@ -22,14 +21,6 @@ class Ran:
     code: int
     out: bytes
     err: str  # the last of it
-
-
-def find(program: str, hint: str) -> str:
-    """The program's path; ToolMissing with the command that installs it."""
-    found = shutil.which(program)
-    if found is None:
-        raise ToolMissing(f"{program} is not installed", hint)
-    return found
 
 
 def bounded(argv: Sequence[str], *, memory_bytes: int, cpu_s: int) -> list[str]:

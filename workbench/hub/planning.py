@@ -204,7 +204,7 @@ def _of_versions(started: Started, tier: str, why: str, options: PushOptions) ->
 
 def describe(plan: Plan) -> list[str]:
     """A line for each step that runs, and one for those that do not."""
-    lines = [f"  {step.stage:<10} {step.reason}" for step in plan.runs]
+    lines = [f"  {step.stage:<10} {step.why}" for step in plan.runs]
     known = [step.stage for step in plan.steps if step.selected and not step.runs]
     if known:
         lines.append(f"  reused: {', '.join(known)}")

@@ -6,8 +6,6 @@ Not here: the variables that a stage process is started with (``process``).
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 import tempfile
 from functools import cache
@@ -19,40 +17,27 @@ from workbench.config.installed import command_for
 from workbench.domain.errors import ToolMissing
 from workbench.domain.stage import Params, StageSpec
 from workbench.pipeline.process import step_environment
+from workbench.system.programs import Program, look
 
 
 class Tools:
-    """Versions of programs as a step would find them, each asked once."""
+    """Programs as a step would find them, each asked once."""
 
     def __init__(self) -> None:
         self._environment = step_environment(os.environ, threads=1, isa="", scratch=Path(tempfile.gettempdir()))
-        self._known: dict[str, str] = {}
+        self._known: dict[str, Program] = {}
 
-    def version(self, name: str) -> str:
+    def look(self, name: str) -> Program:
         if name not in self._known:
-            self._known[name] = self._ask(name)
+            self._known[name] = look(name, self._environment)
         return self._known[name]
 
-    def _ask(self, name: str) -> str:
-        """The first line of ``--version``; a tool that answers nothing useful counts by its size."""
-        path = shutil.which(name, path=self._environment["PATH"])
-        if path is None:
+    def version(self, name: str) -> str:
+        """What it answers; a tool that answers nothing useful counts by its size."""
+        found = self.look(name)
+        if not found.path:
             return "absent"
-        size = os.stat(path).st_size
-        try:
-            done = subprocess.run(
-                [path, "--version"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=30,
-                check=False,
-                cwd="/",
-                env=self._environment,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return f"unknown ({size} bytes)"
-        lines = (done.stdout or done.stderr).decode(errors="replace").splitlines()
-        return lines[0].strip()[:200] if lines and done.returncode == 0 else f"unknown ({size} bytes)"
+        return found.version or f"unknown ({os.stat(found.path).st_size} bytes)"
 
 
 def environment_of(
@@ -65,7 +50,7 @@ def environment_of(
         found["python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
     for library in spec.libraries:
         found[library] = _library(library, spec.name)
-    for tool in (*spec.tools, *(spec.tools_for(params) if spec.tools_for else ())):
+    for tool in spec.all_tools(params):
         found[tool] = tools.version(tool)
     if spec.hardware:
         found["isa"] = instruction_set()

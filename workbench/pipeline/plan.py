@@ -78,6 +78,7 @@ class StepPlan:
     reused: Artifact | None = None  # what stands for its result when it does not run
     evidence: Mapping[str, Any] = field(default_factory=dict)  # the run cache's entry when it is reused
     version: str = ""  # what would be published, as far as it is known
+    notes: tuple[str, ...] = ()  # what it will do without, for a program that cannot be used here
 
     @property
     def stage(self) -> str:
@@ -86,6 +87,10 @@ class StepPlan:
     @property
     def runs(self) -> bool:
         return self.selected and self.reason.runs
+
+    @property
+    def why(self) -> str:
+        return "; ".join((str(self.reason), *self.notes))
 
     @property
     def key(self) -> str:
@@ -97,6 +102,7 @@ class StepPlan:
             "runs": self.runs,
             "selected": self.selected,
             "why": str(self.reason),
+            "notes": list(self.notes),
             "changes": [change.value for change in self.reason.changes],
             "action_key": self.key,
             "inputs": {i.role: i.artifact.tag.short if i.artifact else f"from {i.maker}" for i in self.inputs},
@@ -169,7 +175,17 @@ class Planner:
         return frozenset(names)
 
     def decide(self, use: StageUse, made: Made, *, selected: bool, mode: Mode) -> StepPlan:
-        """What happens to a step when the stages before it made ``made``."""
+        """What happens to a step when the stages before it made ``made``. ToolMissing for one that cannot run here."""
+        step = self._decide(use, made, selected=selected, mode=mode)
+        return replace(step, notes=self._notes(use)) if step.runs and use.spec.without else step
+
+    def _notes(self, use: StageUse) -> tuple[str, ...]:
+        lacks = [found for name in use.spec.all_tools(use.params) if (found := self._tools.look(name)).problem]
+        assert use.spec.without is not None
+        said = (use.spec.without(use.params, lack.name, f"{lack.problem} ({lack.fix})") for lack in lacks)
+        return tuple(note for note in said if note)
+
+    def _decide(self, use: StageUse, made: Made, *, selected: bool, mode: Mode) -> StepPlan:
         if not selected:
             return self._unselected(use, made)
         inputs = self._inputs(use, made)
@@ -202,7 +218,7 @@ class Planner:
         if use.spec.makes is None:
             return StepPlan(use, False, (), None, reason)
         try:
-            whole = self.decide(use, made, selected=True, mode=Mode())
+            whole = self._decide(use, made, selected=True, mode=Mode())
             reused = whole.reused
         except NotFound:
             reused = None

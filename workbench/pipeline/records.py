@@ -65,7 +65,7 @@ def queued(plan: Plan, *, run: Ulid, trigger: str, now_ms: int, options: Mapping
         subject=plan.definition.name,
         source=plan.commit,
         trigger=trigger,
-        steps=tuple(StepRecord(step.stage, why=str(step.reason), action_key=step.key) for step in plan.steps),
+        steps=tuple(StepRecord(step.stage, why=step.why, action_key=step.key) for step in plan.steps),
         options={**(options or {}), "mode": plan.mode.to_json(), "pipeline": plan.definition.file},
         created_ms=now_ms,
     )

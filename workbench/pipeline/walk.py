@@ -205,7 +205,7 @@ class Walk:
     def _run(self, step: StepPlan) -> Artifact | None:
         """Run, publish, record. Whatever goes wrong is on the step's record before it is raised."""
         started_ms = self.clock.now_ms()
-        self._set(step.stage, State.RUNNING, why=str(step.reason), action_key=step.key, started_ms=started_ms)
+        self._set(step.stage, State.RUNNING, why=step.why, action_key=step.key, started_ms=started_ms)
         self._save()
         folder = self._folder.step(step.stage)
         folder.mkdir(parents=True)
@@ -237,7 +237,7 @@ class Walk:
             self.repository, self._record.id, step, folder, self.repository.objects, self.planner.commit, threads
         )
         resumed = run.take_checkpoint()
-        self._tell(watch.StepStarted(step.stage, str(step.reason), resumed))
+        self._tell(watch.StepStarted(step.stage, step.why, resumed))
         result = run.execute(self._listener(step.stage, log))
         published = publish(
             self.repository, step, run.output, result, record=self._record, mode=self.mode, who=self.settings.who

@@ -12,12 +12,11 @@ import hashlib
 import os
 import shutil
 import stat
-import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
 
-from workbench.domain.errors import ToolMissing, WorldError
+from workbench.system import programs
 
 SHARED = Path("/var/cache/workbench/toolchains")
 _PROGRAMS = ("rustc", "rustdoc", "rustfmt", "clippy-driver")
@@ -25,8 +24,8 @@ _PROGRAMS = ("rustc", "rustdoc", "rustfmt", "clippy-driver")
 
 @cache
 def rust(shared: Path = SHARED) -> Path:
-    """The sysroot to bind; ToolMissing without rustc. Found once per process."""
-    sysroot = _sysroot()
+    """The sysroot to bind; ToolMissing without a rustc that works. Found once per process."""
+    sysroot = programs.sysroot(programs.look("rustc"))
     if os.geteuid() != 0 or _reachable(sysroot):
         return sysroot
     key = hashlib.sha256(f"{sysroot}\n{_identity(sysroot)}".encode()).hexdigest()[:24]
@@ -34,29 +33,6 @@ def rust(shared: Path = SHARED) -> Path:
     if not target.is_dir():
         _link(sysroot, target)
     return target
-
-
-def rustc_version() -> str:
-    """``rustc 1.95.0 (…)``: what action keys name."""
-    done = subprocess.run([_rustc(), "--version"], capture_output=True, text=True, cwd="/", timeout=60)
-    if done.returncode != 0:
-        raise WorldError(f"rustc --version failed: {done.stderr.strip()[:200]}", "check the Rust installation")
-    return done.stdout.strip()
-
-
-def _rustc() -> str:
-    home = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "bin"
-    found = shutil.which("rustc") or shutil.which("rustc", path=str(home))
-    if found is None:
-        raise ToolMissing("rustc is not installed", "install Rust: apt-get install rustc, or rustup from rust-lang.org")
-    return found
-
-
-def _sysroot() -> Path:
-    done = subprocess.run([_rustc(), "--print", "sysroot"], capture_output=True, text=True, cwd="/", timeout=60)
-    if done.returncode != 0:
-        raise WorldError(f"rustc has no sysroot: {done.stderr.strip()[:200]}", "set a toolchain: rustup default stable")
-    return Path(done.stdout.strip())
 
 
 def _reachable(sysroot: Path) -> bool:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from workbench.sandbox.bubblewrap import Bubblewrap
@@ -61,3 +66,19 @@ def test_rounds_end_when_enough_compile(compiler):
     found = list(compiler.first_that_compile(sources, 5, lambda asked_, found_: asked.append((asked_, found_))))
     assert len(found) == ROUND
     assert asked == [(ROUND, ROUND)]
+
+
+@pytest.mark.parametrize(
+    "body", ["echo rustup could not choose a version >&2; exit 1", "echo rustc 1.95.0", "echo what"]
+)
+def test_a_rustc_that_cannot_be_used_is_a_reason_and_no_failure(compiler, tmp_path: Path, body: str):
+    (tmp_path / "rustc").write_text(f"#!/bin/sh\n{body}\n")
+    (tmp_path / "rustc").chmod(0o755)
+    code = (
+        "from workbench.sandbox.bubblewrap import Bubblewrap\n"
+        "from workbench.stages.evaluate.compiling import Compiler\n"
+        "print(Compiler(Bubblewrap(), 1).refusal())"
+    )
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "rustc cannot be used: " in done.stdout

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from workbench.domain.errors import UserError
+from workbench.domain.errors import ToolMissing, UserError
 from workbench.stages.evaluate.spec import SPEC
 
 
@@ -44,3 +44,13 @@ def test_the_spec_is_cheap_to_import():
     code = "import sys, workbench.stages.evaluate.spec as s; print({'torch', 'numpy', 'pydantic'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_compiler_that_cannot_be_used_is_told_before_or_ends_it_before_or_matters_not() -> None:
+    params = SPEC.resolve(1, {})
+    assert SPEC.without is not None
+    assert SPEC.without(params, "rustc", "it hangs") == "nothing is compiled: rustc cannot be used: it hangs"
+    assert SPEC.without({**params, "compile": "skip"}, "rustc", "it hangs") == ""
+    assert SPEC.without({**params, "compile_tasks": 0}, "rustc", "it hangs") == ""
+    with pytest.raises(ToolMissing, match="rustc cannot be used: it hangs"):
+        SPEC.without({**params, "compile": "require"}, "rustc", "it hangs")

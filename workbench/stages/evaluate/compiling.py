@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from workbench.domain.errors import ToolMissing
+from workbench.domain.errors import WorldError
 from workbench.ports.sandbox import Job, Limits, Outcome, Sandbox
 
 ROUND = 64  # sources in one round: fixed, so that what is asked does not depend on the number of workers
@@ -40,7 +40,7 @@ class Compiler:
             return missing
         try:
             works = self.check(["pub fn works() -> bool { true }\n"])
-        except ToolMissing as error:
+        except WorldError as error:
             return f"{error.what}: {error.hint}" if error.hint else error.what
         return "" if works == [True] else "rustc does not compile an empty function: check it with rustc --version"
 

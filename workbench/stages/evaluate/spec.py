@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.domain.errors import UserError
+from workbench.domain.errors import ToolMissing, UserError
 from workbench.domain.refs import Kind
 from workbench.domain.stage import Params, StageSpec
 
@@ -44,6 +44,16 @@ def fits(params: Mapping[str, Params]) -> None:
         check_room(params["shard"]["context"], params["evaluate"]["max_new_tokens"])
 
 
+def without(params: Params, tool: str, problem: str) -> str:
+    """What compile checks come to. Said before the model is trained, not after."""
+    if params["compile"] == "skip" or not params["compile_tasks"]:
+        return ""
+    what = f"{tool} cannot be used: {problem}"
+    if params["compile"] == "require":
+        raise ToolMissing(f"evaluate is to compile, and {what}", 'mend that, or set evaluate\'s compile = "auto"')
+    return f"nothing is compiled: {what}"
+
+
 SPEC = StageSpec(
     name="evaluate",
     reads=(Kind.MODEL, Kind.TOKENIZER, Kind.DATASET),
@@ -51,6 +61,7 @@ SPEC = StageSpec(
     resolve=resolve,
     libraries=("matplotlib", "numpy", "safetensors", "sentencepiece", "torch", "tree-sitter", "tree-sitter-rust"),
     tools=("rustc", "bwrap"),
+    without=without,
     previous=True,
     adapters=("sandbox",),
     fits=fits,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.domain.errors import ToolMissing
 from workbench.domain.refs import Kind
 from workbench.domain.stage import Params, StageSpec
 
@@ -22,6 +23,11 @@ def tools_for(params: Params) -> tuple[str, ...]:
     return ("rustc", "bwrap") if params.get("compile", "off") != "off" else ()
 
 
+def without(params: Params, tool: str, problem: str) -> str:
+    """Only where the compiler is asked (``tools_for``), and then nothing goes on without it."""
+    raise ToolMissing(f"filter is to compile, and {tool} cannot be used: {problem}", 'or set filter\'s compile = "off"')
+
+
 SPEC = StageSpec(
     name="filter",
     reads=(Kind.RAW,),
@@ -29,5 +35,6 @@ SPEC = StageSpec(
     resolve=resolve,
     libraries=("tree-sitter", "tree-sitter-rust", "datasketch", "numpy", "license-expression", "pyaskalono"),
     tools_for=tools_for,
+    without=without,
     adapters=("sandbox",),
 )
