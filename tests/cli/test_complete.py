@@ -61,6 +61,16 @@ def test_an_answer_that_is_not_the_record_s_is_an_error(cli: Any, hub: Path, rec
     done = cli(hub, "complete", "release/tiny", "--replay", "-", stdin=None, input=json.dumps(changed))
     assert done.returncode == 9
     assert "another one than the record's" in done.stderr
+    elsewhere = {**changed, "engine": {**changed["engine"], "variant": "elbrus"}}
+    done = cli(hub, "complete", "release/tiny", "--replay", "-", stdin=None, input=json.dumps(elsewhere))
+    assert done.returncode == 9
+    assert "set WORKBENCH_LLAMA_VARIANT=elbrus" in done.stderr
+
+
+def test_a_record_of_before_there_were_variants_is_replayed(cli: Any, hub: Path, record: dict[str, Any]) -> None:
+    old = {**record, "engine": {name: value for name, value in record["engine"].items() if name != "variant"}}
+    done = cli(hub, "complete", "release/tiny", "--replay", "-", stdin=None, input=json.dumps(old))
+    assert (done.returncode, done.stdout) == (0, record["text"] + "\n")
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from workbench.app.wiring import stage_specs
+from workbench.config.installed import command_for
 from workbench.domain.action import ActionParts, Change
 from workbench.domain.errors import NotFound, ToolMissing, UserError
 from workbench.domain.refs import Kind
 from workbench.domain.stage import StageSpec
+from workbench.inference.variants import libraries, scores
 from workbench.pipeline.environment import environment_of, instruction_set
 from workbench.pipeline.plan import Mode, Planner
 from workbench.pipeline.process import step_environment
@@ -117,8 +121,20 @@ def test_the_environment_holds_versions_and_for_hardware_the_machines_class() ->
     assert exact["isa"] == instruction_set()
 
 
+def test_what_judges_or_packages_a_model_holds_the_variant_of_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [spec for spec in stage_specs() if spec.name in ("evaluate", "package")]
+    assert len(specs) == 2
+    able = [name for name, score in scores(libraries()).items() if score]
+    for variant in able:
+        monkeypatch.setenv("WORKBENCH_LLAMA_VARIANT", variant)
+        assert [environment_of(spec, 1)["llama.cpp variant"] for spec in specs] == [variant] * 2
+    monkeypatch.setenv("WORKBENCH_LLAMA_VARIANT", "z80")
+    with pytest.raises(UserError, match="z80 cannot be used"):
+        environment_of(specs[0], 1)
+
+
 def test_a_library_that_is_not_installed_names_the_command_that_installs_it() -> None:
-    with pytest.raises(ToolMissing, match="ci/setup"):
+    with pytest.raises(ToolMissing, match=re.escape(command_for("no-such-library"))):
         environment_of(replace(SPEC, libraries=("no-such-library",)), 1)
 
 

@@ -61,9 +61,18 @@ def repeat(model: LoadedModel, record: Generation) -> Generation:
     if (made.text, made.tokens, made.finish) != (record.text, record.tokens, record.finish):
         raise StageFailed(
             f"the answer is another one than the record's: {made.text[:60]!r} instead of {record.text[:60]!r}",
-            "the record was changed, or this machine's class or library is another: compare their `engine`",
+            _why(record.engine.get("variant"), made.engine.get("variant")),
         )
     return made
+
+
+def _why(then: object, now: object) -> str:
+    if then is None or then == now:
+        return "the record was changed, or this machine's class or library is another: compare their `engine`"
+    return (
+        f"the record was made with variant {then} of llama.cpp, this is {now}: set WORKBENCH_LLAMA_VARIANT={then} and "
+        "repeat it, where the processor can run that"
+    )
 
 
 def serve_version(repository: Repository, name: str) -> tuple[AgentSnapshot, VersionServices]:

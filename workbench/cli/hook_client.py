@@ -18,6 +18,7 @@ KEPT = (
     b"XDG_CACHE_HOME", b"XDG_CONFIG_HOME", b"XDG_CONFIG_DIRS", b"XDG_DATA_HOME", b"XDG_STATE_HOME",
     b"HTTP_PROXY", b"HTTPS_PROXY", b"ALL_PROXY", b"NO_PROXY", b"http_proxy", b"https_proxy", b"all_proxy", b"no_proxy",
     b"REQUESTS_CA_BUNDLE", b"CURL_CA_BUNDLE", b"RUSTUP_HOME", b"WORKBENCH_CACHE_DIR", b"WORKBENCH_HUB_IDLE_S",
+    b"WORKBENCH_LLAMA_VARIANT",
 )  # fmt: skip
 KEPT_PREFIXES = (b"LC_", b"PIP_", b"CARGO_", b"SSL_CERT_")
 FAIL = (

@@ -55,7 +55,7 @@ class Generation:
     prompt_tokens: tuple[int, ...]
     sampling: Sampling
     model_sha256: str
-    engine: Mapping[str, Any] = field(default_factory=dict)  # library version, n_ctx, n_batch, n_threads
+    engine: Mapping[str, Any] = field(default_factory=dict)  # library version, variant, n_ctx, n_batch, n_threads
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values; ``from_json`` gives an equal one."""

@@ -43,6 +43,7 @@ class StageSpec:
     # (parameters, tool, what is wrong with it) -> what the stage does without it; ToolMissing where it cannot run
     without: Callable[[Params, str, str], str] | None = None
     hardware: bool = False  # instruction set and thread count are part of the key (training)
+    llama: bool = False  # the CPU variant of llama.cpp is part of the key
     previous: bool = False  # reads the previous version of what it makes, as input role "previous" (evaluate)
     major_params: tuple[str, ...] = ()  # a change of these changes the output's format or ids: a major bump
     replays: bool = False  # fetches from outside; or, given what it made as input role "recorded", takes it from there

@@ -23,6 +23,7 @@ from workbench.inference.gguf_header import read_header
 from workbench.inference.native import CHUNK, NativeModel, Settings, library_version
 from workbench.inference.quantise import quantise
 from workbench.inference.text import TextStream
+from workbench.inference.variants import chosen
 from workbench.ports.inference import Check, OnText
 
 MAX_THREADS = 64
@@ -79,6 +80,7 @@ class LlamaModel:
         settings = self._native.settings
         return {
             "library": f"llama-cpp-python {library_version()}",
+            "variant": chosen().name,
             "sampler": "workbench/1",
             "n_ctx": self._native.n_ctx,
             "n_batch": CHUNK,

@@ -8,19 +8,23 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import os
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 import numpy as np
-from llama_cpp import _utils
+from llama_cpp import _ggml, _utils
 from llama_cpp import llama_cpp as c
 
+from workbench.config.installed import command_for
 from workbench.domain.errors import Corrupt, UserError, WorldError
+from workbench.inference.variants import NATIVE, chosen
 
 CHUNK = 512  # tokens of a prompt that are computed at once: fixed, so that results never depend on history
 CONTEXT_LIMIT = 8192  # tokens, where nobody asks for more: a model's own may be 128 k, and its cache gigabytes
@@ -36,9 +40,16 @@ def _keep_log(level: int, text: bytes, _user: ctypes.c_void_p) -> None:
         _messages.append((level, text.decode("utf-8", "replace").strip()))
 
 
+@cache
 def start() -> None:
-    """Initialise llama.cpp and keep its log off standard error. Harmless to repeat."""
+    """Initialise llama.cpp with the variant of this process, and keep its log off standard error."""
     c.llama_log_set(_keep_log, ctypes.c_void_p(0))
+    library = chosen().library
+    if library:  # before anything else: llama.cpp would look for one in the current folder
+        load = _ggml.libggml.ggml_backend_load
+        load.argtypes, load.restype = [ctypes.c_char_p], ctypes.c_void_p
+        if not load(os.fsencode(library)):
+            raise WorldError(f"llama.cpp cannot load {library}", command_for("llama-cpp-python"))
     c.llama_backend_init()
 
 
@@ -207,6 +218,7 @@ class NativeModel:
 def _model_params() -> Any:
     params = c.llama_model_default_params()
     params.n_gpu_layers = 0
+    params.use_extra_bufts = chosen().name != NATIVE  # AMX is one, and not every compiler builds it right
     return params
 
 

@@ -1,4 +1,5 @@
-"""What a stage's output depends on besides its code: versions of libraries and tools; for training the machine's class.
+"""What a stage's output depends on besides its code: versions of libraries and tools; for training the machine's class;
+where a model is judged or packaged, the CPU variant of llama.cpp.
 
 Not here: the variables that a stage process is started with (``process``).
 """
@@ -6,6 +7,7 @@ Not here: the variables that a stage process is started with (``process``).
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tempfile
 from functools import cache
@@ -14,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from workbench.config.installed import command_for
-from workbench.domain.errors import ToolMissing
+from workbench.domain.errors import ToolMissing, UserError
 from workbench.domain.stage import Params, StageSpec
 from workbench.pipeline.process import step_environment
 from workbench.system.programs import Program, look
@@ -26,11 +28,25 @@ class Tools:
     def __init__(self) -> None:
         self._environment = step_environment(os.environ, threads=1, isa="", scratch=Path(tempfile.gettempdir()))
         self._known: dict[str, Program] = {}
+        self._variant: str | None = None
 
     def look(self, name: str) -> Program:
         if name not in self._known:
             self._known[name] = look(name, self._environment)
         return self._known[name]
+
+    def llama_variant(self) -> str:
+        """The CPU variant that llama.cpp takes here, as a step would find it; asked of a process of its own."""
+        if self._variant is None:
+            command = [sys.executable, "-m", "workbench.inference.variants"]
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, env=self._environment, cwd="/"
+            )
+            if done.returncode not in (0, ToolMissing.exit_code):
+                what, _, hint = done.stderr.decode(errors="replace").strip().partition("\n")
+                raise UserError(what, hint.strip())
+            self._variant = done.stdout.decode().strip() or "absent"
+        return self._variant
 
     def version(self, name: str) -> str:
         """What it answers; a tool that answers nothing useful counts by its size."""
@@ -52,6 +68,8 @@ def environment_of(
         found[library] = _library(library, spec.name)
     for tool in spec.all_tools(params):
         found[tool] = tools.version(tool)
+    if spec.llama:
+        found["llama.cpp variant"] = tools.llama_variant()
     if spec.hardware:
         found["isa"] = instruction_set()
         found["threads"] = str(threads)

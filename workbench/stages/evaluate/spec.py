@@ -60,6 +60,7 @@ SPEC = StageSpec(
     makes=Kind.METRICS,
     resolve=resolve,
     libraries=("matplotlib", "numpy", "safetensors", "sentencepiece", "torch", "tree-sitter", "tree-sitter-rust"),
+    llama=True,
     tools=("rustc", "bwrap"),
     without=without,
     previous=True,

@@ -62,6 +62,7 @@ SPEC = StageSpec(
     makes=Kind.RELEASE,
     resolve=resolve,
     libraries=("gguf", "llama-cpp-python", "numpy", "safetensors", "sentencepiece", "torch"),
+    llama=True,
     major_params=("quantisations",),
     carries=(Kind.MODEL, Kind.TOKENIZER),
     adapters=("inference",),

@@ -61,6 +61,7 @@ SPEC = StageSpec(
     makes=None,
     resolve=resolve,
     libraries=("llama-cpp-python", "numpy"),
+    llama=True,
     adapters=("inference",),
     fits=fits,
 )
