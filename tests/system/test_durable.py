@@ -31,7 +31,10 @@ def test_folders_are_made_also_when_some_are_there(tmp_path: Path) -> None:
     for _ in range(2):
         durable.make_folder(tmp_path / "a" / "b" / "c")
     assert (tmp_path / "a" / "b" / "c").is_dir()
-    durable.sync_folders([tmp_path / "a", tmp_path / "gone", tmp_path / "a"])
+    (tmp_path / "file").touch()
+    for folder in ("file", "file/below"):
+        with pytest.raises((FileExistsError, NotADirectoryError)):
+            durable.make_folder(tmp_path / folder)
 
 
 def synced(folder: Path, code: str) -> list[str]:
@@ -66,3 +69,32 @@ def test_new_folders_are_synced_up_to_the_first_old_one(tmp_path: Path) -> None:
     place.mkdir()
     done = synced(place, "durable.make_folder(Path('a/b/c'))")
     assert done == ["mkdir a", "fsync .", "mkdir a/b", "fsync a", "mkdir a/b/c", "fsync a/b"]
+
+
+@needs_strace
+def test_a_folder_is_synced_again_only_when_it_has_changed(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    (place / "a").mkdir(parents=True)
+    code = """
+import os
+folders = durable.Folders()
+folders.sync([Path("a"), Path("gone")])  # it was changed just now, so its time tells nothing
+folders.sync([Path("a"), Path("a")])
+os.utime("a", (1, 1))
+for _ in range(3):
+    folders.sync([Path("a")])
+Path("a/b").mkdir()
+folders.sync([Path("a")])
+"""
+    assert synced(place, code) == ["fsync a", "fsync a", "fsync a", "mkdir a/b", "fsync a"]
+
+
+@needs_strace
+def test_a_tree_is_synced_with_all_that_is_in_it_and_its_name(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    (place / "a" / "b").mkdir(parents=True)
+    (place / "a" / "b" / "file").write_text("x")
+    (place / "a" / "link").symlink_to("nowhere")
+    os.mkfifo(place / "a" / "fifo")
+    done = synced(place, "durable.sync_tree(Path('a'))")
+    assert done == ["fsync a/b/file", "fsync a/b", "fsync a", "fsync ."]

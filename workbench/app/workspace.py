@@ -14,6 +14,7 @@ from workbench.domain import refs
 from workbench.domain.errors import Refused, UserError, WorldError
 from workbench.domain.ids import EMPTY_TREE, ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, RefMove
+from workbench.system import durable
 from workbench.system.temporary import temporary_folder
 
 
@@ -30,13 +31,15 @@ def init_workspace(path: Path, *, who: str) -> Workspace:
     hub, clone = _places(path)
     new = not clone.exists()
     try:
-        clone.parent.mkdir(parents=True, exist_ok=True)
+        if not clone.parent.is_dir():
+            durable.make_folder(clone.parent)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{clone} cannot be made: {error.filename} is no folder", "take another place") from None
     with temporary_folder("init", within=clone.parent) as draft:
         commit = _make_hub(draft / hub.name, who)
         try:
-            (draft / hub.name).rename(hub)
+            durable.sync_tree(draft / hub.name)
+            durable.rename(draft / hub.name, hub)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
@@ -47,6 +50,7 @@ def init_workspace(path: Path, *, who: str) -> Workspace:
         if new:
             shutil.rmtree(clone, ignore_errors=True)
         raise WorldError(f"the workspace cannot be made: {' '.join(done.stderr.split())}", "mend that and run it again")
+    durable.sync_tree(clone)
     return Workspace(hub, clone, commit)
 
 

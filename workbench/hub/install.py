@@ -9,6 +9,7 @@ from pathlib import Path
 import workbench
 from workbench.domain.errors import UserError
 from workbench.hub.layout import HubLayout
+from workbench.system import durable
 
 HOOKS = ("pre-receive", "proc-receive")
 PERL = Path("/usr/bin/perl")
@@ -25,10 +26,7 @@ def install_hooks(git_dir: Path, python: str = sys.executable) -> None:
     folder.mkdir(exist_ok=True)
     for name in HOOKS:
         text = stamped(_template(name), python)
-        fresh = folder / f".{name}.new"
-        fresh.write_text(text)
-        fresh.chmod(0o755)
-        fresh.replace(folder / name)
+        durable.write_file(folder / name, text.encode(), mode=0o755)
 
 
 def check_place(git_dir: Path) -> None:

@@ -3,9 +3,12 @@
 A change takes four steps. Killed after any of them, everything is old or everything becomes new:
 
 1. prepare: the refs it will move are locked and their old values checked, so that no push comes between;
-2. add the entry's commit (parent: the entry before it; tree: ``entry.json``), and note that it is begun here;
+2. add the entry's commit (parent: the entry before it; tree: ``entry.json``), and note that it is begun here; all
+   objects that the entry names are on disk now, with the folders that name them;
 3. move the ledger ref by compare-and-swap: **the commit point**;
 4. move the prepared refs.
+
+Each step is on disk before the next one begins, and the last before it is told: a power cut is no worse than a kill.
 
 Whoever comes next finds an entry whose refs still stand at their old values, and moves them: an entry that was begun
 here, for one that was fetched is another repository's to finish, and says nothing of the branches of this one. Writers
@@ -29,6 +32,7 @@ from workbench.domain.ledger import Action, Entry, RefMove
 from workbench.domain.refs import LEDGER, MAIN, RUN_CACHE, Branch, Channel
 from workbench.ports.store import Objects, Refs
 from workbench.store.git.locks import BUSY_FOR_S
+from workbench.store.git.refs import Unsynced
 from workbench.system import locks
 
 ENTRY = "entry.json"
@@ -50,6 +54,8 @@ class LockingRefs(Refs, Protocol):
     def prepared(self, moves: Sequence[RefMove], *, patience_s: float = ...) -> AbstractContextManager[Prepared]: ...
 
     def await_unlocked(self, ref: str) -> None: ...
+
+    def sync_objects(self) -> None: ...
 
 
 class Unfinished(WorldError):
@@ -121,6 +127,7 @@ class LedgerLog:
     def swap(self, move: RefMove) -> None:
         """See ``ports.store.Ledger.swap``. Costs a look at the ledger ref and at the note of what is projected."""
         finished = ""
+        self._refs.sync_objects()
         for _ in _tries():
             with self._refs.prepared([move]) as transaction:
                 # Asked with the lock held: from here on no entry that moves this ref can pass its commit point.
@@ -145,6 +152,7 @@ class LedgerLog:
         try:
             with self._refs.prepared(entry.moves) as projection:
                 commit = self._write(entry, before)
+                self._refs.sync_objects()
                 self._turn.note_begun(commit)
                 try:
                     point = RefMove(LEDGER, _id(before.commit if before else ""), commit)
@@ -152,6 +160,8 @@ class LedgerLog:
                         ledger.commit()
                 except (Conflict, locks.Busy):
                     return None
+                except Unsynced as error:
+                    raise _unfinished(entry, error, "check the disk") from error
                 except WorldError:
                     if self._refs.get(str(LEDGER)) != commit:  # its git ended, but had it moved the ledger?
                         raise

@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from workbench.store.git.process import SERVICE_MARK
-from workbench.system import locks
+from workbench.system import durable, locks
 
 STALE_AFTER_S = 1.5
 STALE_IN_DOUBT_S = 600.0
@@ -33,7 +33,8 @@ def own_folder(git_dir: Path) -> Path:
     """Where the workbench keeps its few files in a Git directory: locks, the journal's tail, indexes."""
     folder = git_dir / _FOLDER
     try:
-        folder.mkdir(exist_ok=True)
+        if not folder.is_dir():
+            durable.make_folder(folder)
     except OSError as error:
         raise locks.cannot_write(folder, error) from error
     return folder

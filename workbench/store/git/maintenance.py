@@ -13,6 +13,7 @@ from pathlib import Path
 from workbench.store.git import locks, process
 from workbench.store.git.doctor import is_partial, leftovers
 from workbench.store.git.refs import GitRefs
+from workbench.system import durable
 from workbench.system.locks import Busy
 
 KEEP_BYTES = 32 << 20
@@ -52,7 +53,10 @@ def _steps(git_dir: Path, refs: GitRefs) -> Iterator[str]:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     if swept:
         yield f"removed {len(swept)} temporary files of killed git programs"
+    process.run(git_dir, "pack-refs", "--all", "--no-prune")
+    durable.sync_folder(git_dir)  # before the files go that the refs are read from until then
     process.run(git_dir, "pack-refs", "--all")
+    durable.sync_folder(git_dir)
     yield "packed the refs"
     if is_partial(git_dir):
         process.run(git_dir, "repack", "-d", "--quiet", timeout_s=3600)

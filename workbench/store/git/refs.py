@@ -18,6 +18,7 @@ from workbench.domain.errors import Conflict, UserError, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId, object_id
 from workbench.domain.ledger import RefMove
 from workbench.store.git import locks, process
+from workbench.system import durable
 from workbench.system.locks import Busy, backoff
 
 ANSWER_S = 60.0  # for git to answer; it does so in milliseconds, so this is a child that hangs
@@ -72,6 +73,10 @@ def conflict(move: RefMove, current: ObjectId | None) -> Conflict:
     )
 
 
+class Unsynced(WorldError):
+    """The refs have moved, and whether they are still there after a power cut is not known."""
+
+
 class GitRefs:
     """``head_dir`` is where HEAD is read: a linked work tree has one of its own, beside the refs of all."""
 
@@ -80,6 +85,7 @@ class GitRefs:
         self._head_dir = head_dir or git_dir
         self._lock = threading.RLock()
         self._idle: list[Updater] = []
+        self._folders = durable.Folders()
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -136,8 +142,18 @@ class GitRefs:
 
     def swap(self, moves: Sequence[RefMove]) -> None:
         if moves:
+            self.sync_objects()
             with self.prepared(moves) as transaction:
                 transaction.commit()
+
+    def sync_objects(self) -> None:
+        """The names of all objects are on disk when it returns, before a ref names one: git does not sync the folder
+        that it moves a pack to from a push's quarantine, nor libgit2 the one that it makes a folder in."""
+        objects = self._git_dir / "objects"
+        try:
+            self._folders.sync([objects / "pack", objects])
+        except OSError as error:
+            raise process.explain("syncing the objects", error.strerror or "") from error
 
     @contextmanager
     def prepared(self, moves: Sequence[RefMove], *, patience_s: float = PATIENCE_S) -> Iterator[Updater]:
@@ -160,7 +176,7 @@ class GitRefs:
         while True:
             with self._lock:
                 waited = bool(self._idle)
-                updater = self._idle.pop() if waited else Updater(self._git_dir)
+                updater = self._idle.pop() if waited else Updater(self._git_dir, self._folders)
             attempt = stack.enter_context(ExitStack())
             attempt.enter_context(locks.transaction(self._git_dir))
             try:
@@ -235,10 +251,12 @@ class GitRefs:
 class Updater:
     """One ``git update-ref --stdin``: one transaction at a time, any number one after the other."""
 
-    def __init__(self, git_dir: Path) -> None:
+    def __init__(self, git_dir: Path, folders: durable.Folders) -> None:
+        self._git_dir = git_dir
+        self._folders = folders
         # git does not wait for locks here: we do, holding nothing, so that a stale one can be told and removed.
         self._service = process.Service(git_dir, *_NO_WAIT, *_NO_GUESSING, "update-ref", "--stdin", "--no-deref")
-        self._prepared = False
+        self._prepared: Sequence[RefMove] | None = None
         self._started = False  # the next transaction is begun with the end of one, when nobody waits for it
 
     def prepare(self, moves: Sequence[RefMove]) -> None:
@@ -253,20 +271,33 @@ class Updater:
                 lines.append(f"update {move.ref} {object_id(move.new)} {object_id(move.old)}")
         lines.append("prepare")
         self._ask("\n".join(lines), "start", "prepare")
-        self._prepared = True
+        self._prepared = moves
 
     def commit(self) -> None:
         """All moves are on disk when it returns; an error says that some may not be."""
-        assert self._prepared
-        self._prepared = False
+        moves, self._prepared = self._prepared, None
+        assert moves is not None
         try:
             self._end("commit")
         except process.ServiceEnded as error:
             raise process.explain("moving refs", error.stderr) from error
+        try:
+            self._folders.sync(self._named_in(moves))
+        except OSError as error:
+            said = f"the refs have moved, but their folders cannot be synced: {error.strerror}"
+            raise Unsynced(said, "check the disk") from error
+
+    def _named_in(self, moves: Sequence[RefMove]) -> Iterator[Path]:
+        """The folders that hold the names of these refs, for git syncs files alone. First that of ``packed-refs``:
+        where a packed ref was deleted, its older value there must not come back when its file is gone."""
+        if any(move.new == ZERO_ID for move in moves):
+            yield self._git_dir
+        for move in moves:
+            yield from (self._git_dir / folder for folder in Path(str(move.ref)).parents if folder.name)
 
     def abort(self) -> None:
-        if self._prepared:
-            self._prepared = False
+        if self._prepared is not None:
+            self._prepared = None
             with suppress(process.ServiceEnded):  # it has ended, and with it the transaction
                 self._end("abort")
 

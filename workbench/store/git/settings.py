@@ -18,6 +18,7 @@ from pathlib import Path
 from workbench.domain.errors import Refused, ToolMissing, WorldError
 from workbench.store.git import process
 from workbench.store.git.locks import own_folder
+from workbench.system import durable
 
 # Sizes in digits: dulwich cannot read git's "1m".
 COMMON: Mapping[str, str] = {
@@ -185,7 +186,7 @@ def _append(config: Path, settings: Mapping[str, str]) -> None:
     except BaseException:
         lock.unlink(missing_ok=True)
         raise
-    lock.replace(config)
+    durable.rename(lock, config)
 
 
 def settings_of(git_dir: Path) -> Mapping[str, str]:
@@ -207,11 +208,12 @@ def _write_attributes(git_dir: Path) -> None:
     if not missing:
         return
     path = git_dir / "info" / "attributes"
-    path.parent.mkdir(exist_ok=True)
+    durable.make_folder(path.parent)
     before = path.read_text() if path.is_file() else ""
     if before and not before.endswith("\n"):
         before += "\n"
-    path.write_text(before + "\n".join(missing) + "\n")
+    mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else None
+    durable.write_file(path, (before + "\n".join(missing) + "\n").encode(), mode=mode)
 
 
 def _init(*arguments: str) -> None:

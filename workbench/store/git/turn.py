@@ -8,10 +8,11 @@ entry of this repository from one that was fetched.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from workbench.store.git import locks, process
+from workbench.system import durable
 
 
 class GitTurn:
@@ -25,8 +26,14 @@ class GitTurn:
         return self._read("begun")
 
     def note_begun(self, commit: str) -> None:
+        path = locks.own_folder(self._git_dir) / "begun"
         try:
-            self._write("begun", commit, is_synced=True)
+            with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b", buffering=0) as file:
+                is_new = os.fstat(file.fileno()).st_size == 0
+                file.write(commit.encode() + b"\n")  # in place: so little, within one sector, is written whole or not
+                os.fdatasync(file.fileno())
+            if is_new:
+                durable.sync_folder(path.parent)
         except OSError as error:
             raise process.explain("noting the entry", str(error)) from error
 
@@ -34,24 +41,15 @@ class GitTurn:
         return self._read("projected")
 
     def note_projected(self, commit: str) -> None:
-        with suppress(OSError):  # a full disk must not turn a change that was made into an error
-            self._write("projected", commit, is_synced=False)
+        fresh = locks.own_folder(self._git_dir) / "projected.new"  # one name: only whose turn it is writes here
+        try:
+            fresh.write_text(f"{commit}\n", "ascii")
+            fresh.replace(fresh.with_suffix(""))
+        except OSError:  # a full disk must not turn a change that was made into an error
+            fresh.unlink(missing_ok=True)
 
     def _read(self, name: str) -> str:
         try:
             return (self._git_dir / "workbench" / name).read_text("ascii", "replace").strip()
         except (FileNotFoundError, NotADirectoryError):
             return ""
-
-    def _write(self, name: str, commit: str, *, is_synced: bool) -> None:
-        fresh = locks.own_folder(self._git_dir) / f"{name}.new"  # one name: only whose turn it is writes here
-        try:
-            with open(fresh, "w", encoding="ascii") as file:
-                file.write(commit + "\n")
-                if is_synced:
-                    file.flush()
-                    os.fsync(file.fileno())
-            fresh.replace(fresh.with_suffix(""))
-        except OSError:
-            fresh.unlink(missing_ok=True)
-            raise

@@ -91,6 +91,9 @@ class MemoryRefs:
     def await_unlocked(self, ref: str) -> None:
         """Nothing is ever left locked here."""
 
+    def sync_objects(self) -> None:
+        """There is no disk."""
+
 
 class _Transaction:
     def __init__(self, refs: dict[str, ObjectId], moves: Sequence[RefMove]) -> None:

@@ -117,6 +117,7 @@ class StoredJournals:
         try:
             if new:
                 durable.sync_folder(path.parent)
+                durable.sync_folder(path.parent.parent)  # whoever made the folder may not have come so far
             records, good = _whole(stream, path, _contents(path))
             os.ftruncate(fd, good)
             sealed = self._segments(stream, self._refs.get(str(Journal(stream))))
@@ -191,7 +192,8 @@ class StoredJournals:
         """The stream's open file, locked between processes. A lock of its own, because the file comes and goes."""
         Journal(stream)  # checks the name
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            if not self._folder.is_dir():
+                durable.make_folder(self._folder)
             lock = self._folder / f"{stream}.lock"
             with locks.held(lock, shared=shared, patience_s=_PATIENCE_S, mode=0o600):
                 yield self._folder / f"{stream}.open"
