@@ -20,7 +20,7 @@ from workbench.store.git.settings import init_clone
 
 def wrong(path: Path) -> list[Finding]:
     with wiring.open_repository(path) as repository:
-        return [f for f in examine(repository) if "doctor --mend" in f.fix or "config" in f.fix]
+        return [f for f in examine(repository, quick=True) if "doctor --mend" in f.fix or "config" in f.fix]
 
 
 def test_hooks_settings_and_attributes_are_put_right(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_what_is_wrong_has_a_fix_and_what_is_right_has_none(tmp_path: Path, seve
     hub = install_hub(tmp_path / "hub.git")
     (hub / "hooks" / "pre-receive").unlink()
     with wiring.open_repository(hub) as repository:
-        found = [f for f in examine(repository) if f.severity == severity]
+        found = [f for f in examine(repository, quick=True) if f.severity == severity]
     assert all(bool(f.fix) == (severity != "ok") for f in found), found
 
 
@@ -66,14 +66,14 @@ def test_a_queue_that_does_not_move_is_found_and_the_command_that_is_named_moves
     tree = git(hub, "mktree", input="")
     git(hub, "update-ref", "refs/heads/main", git(hub, "commit-tree", "-m", "one", tree))
     with wiring.open_repository(hub) as repository:
-        waits = [f for f in examine(repository) if "no worker runs" in f.what]
+        waits = [f for f in examine(repository, quick=True) if "no worker runs" in f.what]
         assert [(f.severity, f.what[:12]) for f in waits] == [("warning", "1 push waits")]
         with open(queue.worker_lock, "rb") as held:
             fcntl.flock(held, fcntl.LOCK_EX)
-            assert not [f for f in examine(repository) if "no worker runs" in f.what]
+            assert not [f for f in examine(repository, quick=True) if "no worker runs" in f.what]
     run_worker(hub, idle_s=0.0)
     with wiring.open_repository(hub) as repository:
-        assert not [f for f in examine(repository) if "no worker runs" in f.what]
+        assert not [f for f in examine(repository, quick=True) if "no worker runs" in f.what]
 
 
 def test_a_path_that_cannot_be_written_down_is_refused_for_a_hub_and_told_of_one(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_path_that_cannot_be_written_down_is_refused_for_a_hub_and_told_of_one
     assert not place.exists()
     install_hub(tmp_path / "hub.git").rename(place)
     with wiring.open_repository(place) as repository:
-        found = [f for f in examine(repository) if "not UTF-8" in f.what]
+        found = [f for f in examine(repository, quick=True) if "not UTF-8" in f.what]
     assert [f.severity for f in found] == ["error"]
 
 

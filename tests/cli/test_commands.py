@@ -190,3 +190,10 @@ def test_a_dry_run_says_before_anything_is_trained_that_nothing_will_be_compiled
     assert (
         "nothing is compiled: rustc cannot be used: rustup could not choose a version (rustup default stable)" in said
     )
+
+
+def test_doctor_works_outside_a_repository(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    done = cli(tmp_path, "doctor", "--quick", "--json")
+    assert done.returncode == 0, done.stderr
+    assert any("cargo" in finding["what"] for finding in json.loads(done.stdout))
+    assert cli(tmp_path, "doctor", "--mend").returncode == 4, "there is nothing to mend"

@@ -1,5 +1,5 @@
-"""What ``workbench doctor`` looks at: the store's own checks, hooks, the sandbox, and the programs stages use; and what
-it mends of it."""
+"""What ``workbench doctor`` looks at: the store's own checks, hooks, and whether what is used works here (``proofs``);
+and what it mends of it."""
 
 from __future__ import annotations
 
@@ -7,49 +7,57 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from workbench.app import identity, wiring
+from workbench.app.proofs import PROOFS, prove
+from workbench.config.installed import command_for
 from workbench.domain.errors import WorkbenchError
 from workbench.hub import irregular
 from workbench.hub.layout import HubLayout
 from workbench.ports.store import Finding, Repository
+from workbench.system.programs import look
 
 if TYPE_CHECKING:
     from workbench.store.git.repository import GitRepository
 
 LOW_BYTES = 1 << 30
-_TOOLS = {
-    "rustc": ("compile checks (filter, evaluate) are refused", "apt-get install rustc"),
-    "cargo": ("crates cannot be crawled", "apt-get install cargo"),
-}
-_LIBRARIES = {
-    "torch": ("models cannot be trained", "pip install 'git-workbench[train]'"),
-    "sentencepiece": ("tokenizers cannot be trained", "pip install 'git-workbench[train]'"),
-    "llama_cpp": ("models cannot be served", "pip install 'git-workbench[inference]'"),
-    "mcp": ("MCP servers cannot be started", "pip install 'git-workbench[serve]'"),
-    "fastapi": ("HTTP servers cannot be started", "pip install 'git-workbench[serve]'"),
-    "tree_sitter_rust": ("sources cannot be filtered", "pip install 'git-workbench[crawl]'"),
-}
+_SERVERS = {"mcp": "MCP servers cannot be started", "fastapi": "HTTP servers cannot be started"}
+_PROGRAMS = {"rustc": "nothing is compiled in filter and evaluate", "cargo": "crates cannot be crawled"}
 
 
-def examine(repository: Repository) -> Sequence[Finding]:
-    """Every finding, the store's first."""
-    findings = list(repository.check())
-    findings.extend((*_hooks(repository), *_place(repository), *_queue(repository), *irregular.find(repository)))
-    missing = wiring.sandbox().probe()
-    findings.append(
-        Finding("warning", "the sandbox is not available: untrusted code is refused", missing)
-        if missing
-        else Finding("ok", "the sandbox works")
-    )
-    for tool, (consequence, fix) in _TOOLS.items():
-        if shutil.which(tool):
-            findings.append(Finding("ok", f"{tool} is installed"))
-        else:
-            findings.append(Finding("warning", f"{tool} is not installed: {consequence}", fix))
-    findings.extend(_libraries())
+def examine(repository: Repository | None, *, quick: bool = False) -> Sequence[Finding]:
+    """Every finding: of the repository, where there is one, and of this machine. ``quick``: nothing is tried out, what
+    is there is only looked for."""
+    findings: list[Finding] = []
+    if repository is not None:
+        findings.extend((*repository.check(), *_hooks(repository), *_place(repository), *_queue(repository)))
+        findings.extend(irregular.find(repository))
+    within = repository.path / "workbench" if repository is not None else None
+    findings.extend(_looked_for() if quick else prove(within=within if within and os.access(within, os.W_OK) else None))
+    findings.extend(_program(name) for name in _PROGRAMS if quick or name != "rustc")  # it is tried in the sandbox
+    findings.extend(_absent(name, lost, name) for name, lost in _SERVERS.items() if find_spec(name) is None)
     return findings
+
+
+def _program(name: str) -> Finding:
+    found = look(name)
+    if found.problem:
+        return Finding("warning", f"{name} cannot be used: {found.problem}: {_PROGRAMS[name]}", found.fix)
+    return Finding("ok", f"{found.version}: {found.path}")
+
+
+def _looked_for() -> Iterator[Finding]:
+    missing = wiring.sandbox().probe()
+    if missing:
+        yield Finding("warning", "the sandbox is not available: code of strangers is refused", missing)
+    modules = {module: proof for proof in PROOFS for module in proof.modules}
+    yield from (_absent(name, proof.lost, proof.library) for name, proof in modules.items() if find_spec(name) is None)
+
+
+def _absent(module: str, lost: str, library: str) -> Finding:
+    return Finding("warning", f"{module} is not installed: {lost}", command_for(library))
 
 
 def mend(repository: GitRepository) -> Iterator[str]:
@@ -108,14 +116,3 @@ def _queue(repository: Repository) -> Iterator[Finding]:
         if num and not worker_is_alive(hub):
             what = f"{num} push{'es wait' if num > 1 else ' waits'}, and no worker runs: {hub.layout.log} may say why"
             yield Finding("warning", what, "workbench worker --idle 5")
-
-
-def _libraries() -> Sequence[Finding]:
-    from importlib.util import find_spec
-
-    absent = [
-        Finding("warning", f"{name} is not installed: {consequence}", fix)
-        for name, (consequence, fix) in _LIBRARIES.items()
-        if find_spec(name) is None
-    ]
-    return absent or [Finding("ok", "every optional library is installed")]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workbench.cli.context import Json, Repo, filled, store
+from workbench.cli.locate import locate
 from workbench.cli.output import emit, emit_json
+
+if TYPE_CHECKING:
+    from workbench.ports.store import Finding
 
 
 def init(
@@ -46,29 +50,51 @@ def status(repo: Repo = "", json: Json = False) -> None:
 
 def doctor(
     mend: Annotated[bool, typer.Option("--mend", help="First put right what can be.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Look only; try nothing out.")] = False,
     repo: Repo = "",
     json: Json = False,
 ) -> None:
-    """Check settings, hooks, bitmaps, locks, leftovers, tools and the sandbox; say how to mend what is wrong.
+    """Check the repository, and try on this machine what stages and servers need; say how to mend what is wrong.
+
+    Each thing is tried once in a process of its own: a ref, the sandbox, rustc, torch, llama.cpp, …, with what it cost.
+    Outside a repository the machine alone is looked at.
 
     Example: [bold]workbench doctor --mend[/bold]
     """
     from workbench.app.doctor import examine
     from workbench.app.doctor import mend as put_right
 
-    with store(repo) as repository:
-        for line in put_right(repository) if mend else ():
-            if not json:
-                emit(f"mended  {line}")
-        findings = examine(repository)
+    if not mend and not repo and not _stands_in_repository():
+        findings = examine(None, quick=quick)
+    else:
+        with store(repo) as repository:
+            for line in put_right(repository) if mend else ():
+                if not json:
+                    emit(f"mended  {line}")
+            findings = examine(repository, quick=quick)
     if json:
-        emit_json([{"severity": f.severity, "what": f.what, "fix": f.fix} for f in findings])
+        emit_json([{"severity": f.severity, "what": f.what, "fix": f.fix, **_cost(f)} for f in findings])
     else:
         marks = {"ok": "ok      ", "warning": "warning ", "error": "ERROR   "}
         for finding in findings:
             emit(f"{marks[finding.severity]}{finding.what}" + (f"\n        mend: {finding.fix}" if finding.fix else ""))
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+def _stands_in_repository() -> bool:
+    from workbench.domain.errors import NotFound
+
+    try:
+        locate()
+    except NotFound:
+        return False
+    return True
+
+
+def _cost(finding: Finding) -> dict[str, object]:
+    """Of a proof: which, its milliseconds, and what a process wrote that crashed."""
+    return {name: finding.data[name] for name in ("proof", "ms", "log") if name in finding.data}
 
 
 def gc(

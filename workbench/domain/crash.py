@@ -21,7 +21,8 @@ _FATAL, _CURRENT = "Fatal Python error: ", "Current thread "
 _FRAME = re.compile(r'\s+File "(?P<path>[^"]*)", line (?P<line>\d+) in (?P<function>\S+)')
 _INSTALLED = re.compile(r"/(?:site-|dist-|run/)packages/(?!workbench\b)(?P<library>[A-Za-z0-9_]+)")
 _MEMORY = re.compile(
-    r"\bMemoryError\b|std::bad_alloc|memory allocation of \d+ bytes failed|can(?:'|no)t allocate memory|out of memory",
+    r"\bMemoryError\b|std::bad_alloc|failed to map segment|memory allocation of \d+ bytes failed"
+    r"|can(?:'|no)t allocate memory|out of memory",
     re.I,
 )
 _BEFORE, _FRAMES = 8, 8  # lines of the log before Python's stack, and frames of that
