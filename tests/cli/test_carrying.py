@@ -42,6 +42,34 @@ def test_unbundle_ends_with_the_command_that_uses_what_came(cli: Any, tmp_path: 
     assert again.stdout.splitlines() == ["nothing new: all of it is here already"]
 
 
+def test_what_nobody_trusts_is_looked_at_and_then_trusted_by_the_commands_that_are_printed(
+    cli: Any, tmp_path: Path
+) -> None:
+    bundle = bundled(tmp_path, cli)
+    other = tmp_path / "other.git"
+    with GitRepository(init_hub(other)) as repository:
+        staged = repository.artifacts.stage(tmp_path / "payload", Manifest(Kind.METRICS, "rust", stage="test"))
+        repository.artifacts.publish(staged, bump=Bump.MINOR, who=WHO, why="a test")
+    done = cli(other, "unbundle", str(bundle))
+    *names, count, step = done.stdout.splitlines()
+    assert count == "2 refs lie there; nothing uses them yet"
+    assert [name.split("/", 2)[2] for name in names] == ["dataset/rust/v1.0.0", "release/rust/v1.0.0"]
+    assert "release/rust" not in cli(other, "log").stdout
+    for command in (["show", names[1]], ["verify", names[1]], ["diff", *names], ["checkout", names[1], "out"]):
+        looked = cli(other, *command)
+        assert looked.returncode == 0, (command, looked.stderr)
+    for command in (["complete", names[1], "-p", "x"], ["pin", names[1]], ["serve", names[1]]):
+        used = cli(other, *command)
+        assert used.returncode == 3, (command, used.stderr)
+        assert step.removeprefix("next:  ") in used.stderr
+    assert cli(other, "unbundle", str(bundle)).stdout.splitlines() == ["nothing new: all of it is here already"]
+    assert [line.strip() for line in cli(other, "incoming").stdout.splitlines()[1:3]] == names
+    trusted = cli(other, *step.removeprefix("next:  workbench ").split())
+    assert trusted.stdout.splitlines()[:2] == ["dataset/rust/v1.0.0", "release/rust/v1.0.0"]
+    assert cli(other, "incoming").stdout.splitlines() == ["nothing waits to be trusted"]
+    assert cli(other, "show", "release/rust").returncode == 0
+
+
 def test_a_name_that_nothing_resembles_is_answered_with_a_command_that_lists_what_there_is(
     cli: Any, clone: Path
 ) -> None:

@@ -22,6 +22,7 @@ from workbench.domain.refs import (
     ArtifactTag,
     Branch,
     Channel,
+    Incoming,
     Journal,
     Kind,
     Notes,
@@ -42,6 +43,8 @@ REFS = st.one_of(
     st.builds(ArtifactTag, st.sampled_from(Kind), NAMES, VERSIONS),
     st.builds(Channel, NAMES),
     st.builds(RunRef, ULIDS),
+    st.builds(Incoming, ULIDS, st.builds(AgentVersion, VERSIONS)),
+    st.builds(Incoming, ULIDS, st.builds(ArtifactTag, st.sampled_from(Kind), NAMES, VERSIONS)),
     st.builds(Journal, NAMES),
     st.sampled_from([EVALS, LEDGER, RUN_CACHE, CONTRACTS]),
 )

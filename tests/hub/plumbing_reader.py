@@ -106,8 +106,10 @@ def artifact(ref: str, tag: str) -> dict[str, Any]:
 
 
 EVIDENCE = {
-    "init": "", "push": "run", "publish": "artifact tree key", "import": "artifact tree",
-    "pin": "release tree version reasons", "promote": "run", "undo": "undoes", "unbundle": "origin ledger counter",
+    "init": "", "push": "run", "publish": "artifact tree key", "import": "artifact tree incoming",
+    "pin": "release tree version reasons", "promote": "run", "undo": "undoes",
+    "unbundle": "origin ledger counter incoming",
+    "trust": "incoming artifact tree", "discard": "incoming", "rename": "",
     "handled": "refs run state error skipped", "delete": "",
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,13 +55,29 @@ def _version(name: str) -> Version:
         ) from None
 
 
-def unbundle_file(repository: GitRepository, file: Path, *, who: str) -> list[str]:
-    """Take a bundle in; the refs that were new here. Its tags are judged as those of a push are, payload and all."""
+@dataclass(frozen=True)
+class Taken:
+    """What a bundle brought: the tags that were new here, by full name, and where they lie."""
+
+    refs: list[str]
+    incoming: str = ""  # the id below which they lie until somebody trusts them; empty: they have their names
+    note: str = ""
+
+
+def unbundle_file(repository: GitRepository, file: Path, *, who: str, trust: bool = False) -> Taken:
+    """Take a bundle in. Its tags are judged as those of a push are, payload and all. They get their names where
+    ``trust`` says so, and in a repository without any version or artifact: there is nothing that they could displace.
+    """
+    from workbench.app import trusting, wiring
     from workbench.hub.policy import judge_carried
     from workbench.store.git.bundle import unbundle
     from workbench.store.git.quarantine import QuarantinedObjects
 
-    def judge(incoming: Path, tags: Mapping[str, ObjectId]) -> None:
-        judge_carried(tags, QuarantinedObjects(repository.path, [incoming]))
+    def judge(folder: Path, tags: Mapping[str, ObjectId]) -> None:
+        judge_carried(tags, QuarantinedObjects(repository.path, [folder]))
 
-    return unbundle(file, repository, who=who, check=judge)
+    is_trusted = trust or not repository.refs.all("refs/tags/")
+    id = "" if is_trusted else str(wiring.run_clock(repository).ulid())
+    brought = unbundle(file, repository, who=who, check=judge, incoming=id)
+    entries = trusting.entries(repository) if brought else []
+    return Taken(brought, id if brought else "", trusting.older(entries[0], entries) if entries else "")

@@ -23,10 +23,11 @@ def verify_ref(repository: Repository, name: str) -> Sequence[Finding]:
     reaches."""
     from workbench.pipeline.integrity import whole
     from workbench.pipeline.verify import verify
-    from workbench.versions.describe import find_artifact
+    from workbench.versions.describe import find_any
 
-    if name.removeprefix("refs/tags/").partition("/")[0] in {kind.value for kind in Kind}:
-        return verify(repository, find_artifact(repository, name))
+    is_lying = name.startswith("incoming/") and name.count("/") > 2
+    if is_lying or name.removeprefix("refs/tags/").partition("/")[0] in {kind.value for kind in Kind}:
+        return verify(repository, find_any(repository, name))
     commit = repository.resolve(name)
     named = [id for ref, id in repository.refs.all().items() if ref == name or ref.endswith(f"/{name}")]
     tags = [id for id in named if id != commit and repository.objects.peel(id) == commit]  # resolve looks through them

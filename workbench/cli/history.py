@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -88,14 +89,14 @@ def show(
     from workbench.versions import describe
 
     with store(repo) as repository:
-        if "/" not in name.removeprefix("refs/tags/"):
+        if "/" not in name.removeprefix("refs/tags/") or re.fullmatch("incoming/[^/]*/[^/]*", name):
             commit = repository.resolve(name)
             known = [v for v in describe.versions(repository) if v["commit"] == commit]
             info = repository.objects.commit(commit)
             what = known[0] if known else {"commit": commit, "tree": info.tree, "message": info.message.strip()}
             emit_json(what) if json else fields(what)
             return
-        artifact = describe.find_artifact(repository, name)
+        artifact = describe.find_any(repository, name)
         summary = describe.artifact_summary(artifact)
         listing = describe.artifact_files(artifact) if files else []
         above = list(describe.lineage(repository, artifact)) if lineage else []
@@ -125,11 +126,11 @@ def diff(
 
     Example: [bold]workbench diff tokenizer/rust/v1.0.0 tokenizer/rust/v2.0.0[/bold]
     """
-    from workbench.versions.describe import find_artifact
+    from workbench.versions.describe import find_any
     from workbench.versions.diff import diff as compare
 
     with store(repo) as repository:
-        a, b = find_artifact(repository, old), find_artifact(repository, new)
+        a, b = find_any(repository, old), find_any(repository, new)
     changes = compare(a.manifest, b.manifest)
     if json:
         emit_json({"old": a.tag.short, "new": b.tag.short, "changes": changes})

@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from workbench.cli.context import Json, Repo, filled, identity, readable, store
-from workbench.cli.output import emit, emit_json, table
+from workbench.cli.output import emit, emit_json, table, when
 from workbench.cli.pipeline import watching
+
+Trust = Annotated[bool, typer.Option("--trust", help="Give it its names at once.")]
 
 
 def checkout(
@@ -24,10 +26,10 @@ def checkout(
 
     Example: [bold]workbench checkout release/rust ./model[/bold]
     """
-    from workbench.versions.describe import find_artifact
+    from workbench.versions.describe import find_any
 
     with store(repo) as repository:
-        artifact = find_artifact(repository, name)
+        artifact = find_any(repository, name)
         repository.artifacts.checkout(artifact, folder)
     if json:
         emit_json({"artifact": artifact.tag.short, "folder": str(folder), "files": len(artifact.manifest.files)})
@@ -43,19 +45,40 @@ def import_(
     origin: Annotated[
         str, typer.Option("--origin", callback=readable, help="Where it comes from, for the record.")
     ] = "",
+    trust: Trust = False,
     repo: Repo = "",
     json: Json = False,
 ) -> None:
     """Make an artifact of a model or dataset from elsewhere, with licence and provenance, tried in a sandbox.
 
-    Example: [bold]workbench import coder.gguf --name coder --license Apache-2.0[/bold]
+    It has no number, and nothing uses it, until you trust it: at once with --trust, or later by [bold]workbench
+    trust[/bold].
+
+    Example: [bold]workbench import coder.gguf --name coder --license Apache-2.0 --trust[/bold]
     """
-    from workbench.app.importing.file import import_file
+    from workbench.app.importing.file import import_file, receive_file
+    from workbench.app.wiring import run_clock
 
     with store(repo) as repository:
-        artifact = import_file(
-            repository, file, kind=kind, name=name, license=license, origin=origin, who=identity(repo)
-        )
+        who = identity(repo)
+        if not trust:
+            lies = receive_file(
+                repository,
+                file,
+                clock=run_clock(repository),
+                kind=kind,
+                name=name,
+                license=license,
+                origin=origin,
+                who=who,
+            )
+            if json:
+                emit_json({"incoming": lies.id, "artifact": lies.short})
+                return
+            emit(lies.short)
+            emit(f"next:  workbench trust {lies.id}     nothing uses it before{_where(repo)}")
+            return
+        artifact = import_file(repository, file, kind=kind, name=name, license=license, origin=origin, who=who)
     if json:
         emit_json({"artifact": artifact.tag.short, "commit": artifact.commit, "tree": artifact.tree})
         return
@@ -89,26 +112,101 @@ def bundle(
 
 def unbundle(
     file: Annotated[Path, typer.Argument(help="A bundle that `workbench bundle` wrote.")],
+    trust: Trust = False,
     repo: Repo = "",
     json: Json = False,
 ) -> None:
     """Take a bundle's artifacts and versions in, checked; what exists with another value is refused.
+
+    They lie beside yours, to be read, and nothing uses them until you trust them: at once with --trust, or later by
+    [bold]workbench trust[/bold]. A repository that holds no version and no artifact trusts its first bundle.
 
     Example: [bold]git init -q --bare agent.git && workbench unbundle rust.bundle --repo agent.git[/bold]
     """
     from workbench.app.carrying import unbundle_file
 
     with store(repo) as repository:
-        refs = unbundle_file(repository, file, who=identity(repo))
+        was_empty = not repository.refs.all("refs/tags/")
+        taken = unbundle_file(repository, file, who=identity(repo), trust=trust)
     if json:
-        emit_json({"refs": refs})
+        emit_json({"refs": taken.refs, "incoming": taken.incoming, "note": taken.note})
         return
-    for ref in refs:
-        emit(ref)
-    emit(f"{len(refs)} refs taken in" if refs else "nothing new: all of it is here already")
-    where = f" --repo {shlex.quote(repo)}" if repo else ""
-    for line in _next_steps(refs):
-        emit(line + where)
+    for ref in taken.refs:
+        emit(f"incoming/{taken.incoming}/{ref.removeprefix('refs/tags/')}" if taken.incoming else ref)
+    if taken.note:
+        emit(f"note:  {taken.note}")
+    if taken.incoming:
+        emit(f"{len(taken.refs)} refs lie there; nothing uses them yet")
+        emit(f"next:  workbench trust {taken.incoming}{_where(repo)}")
+        return
+    if taken.refs and was_empty and not trust:
+        emit("this repository held no version and no artifact, so it trusts what it was given")
+    emit(f"{len(taken.refs)} refs taken in" if taken.refs else "nothing new: all of it is here already")
+    for line in _next_steps(taken.refs):
+        emit(line + _where(repo))
+
+
+def _where(repo: str) -> str:
+    return f" --repo {shlex.quote(repo)}" if repo else ""
+
+
+def incoming(
+    discard: Annotated[str, typer.Option("--discard", help="Take this one away instead.")] = "",
+    repo: Repo = "",
+    json: Json = False,
+) -> None:
+    """What bundles and imports brought and nobody trusts yet. Each can be looked at: show, diff, verify, checkout.
+
+    Example: [bold]workbench incoming[/bold]
+    """
+    from workbench.app import trusting
+
+    with store(repo) as repository:
+        if discard:
+            gone = trusting.discard(repository, discard, who=identity(repo))
+            emit_json({"discarded": gone.id}) if json else emit(f"discarded {gone.id}: {len(gone.refs)} refs")
+            return
+        found = trusting.deliveries(repository)
+    if json:
+        emit_json(
+            [
+                {"id": each.id, "time_ms": each.time_ms, "why": each.why, "note": each.note}
+                | {"refs": {ref.short: id for ref, id in each.refs.items()}}
+                for each in found
+            ]
+        )
+        return
+    for each in found:
+        emit(f"{each.id}  {when(each.time_ms)}  {each.why}")
+        for ref in each.refs:
+            emit(f"  {ref.short}")
+        if each.note:
+            emit(f"  note: {each.note}")
+    emit(f"next:  workbench trust {found[0].id}{_where(repo)}" if found else "nothing waits to be trusted")
+
+
+def trust(
+    id: Annotated[
+        str, typer.Argument(help="Of `workbench incoming`; 6 characters of its beginning or end are enough.")
+    ],
+    repo: Repo = "",
+    json: Json = False,
+) -> None:
+    """Take in what a bundle or an import brought: it gets its names, as one ledger entry.
+
+    Example: [bold]workbench trust 01J9ZK[/bold]
+    """
+    from workbench.app import trusting
+
+    with store(repo) as repository:
+        names = trusting.trust(repository, id, who=identity(repo))
+    if json:
+        emit_json({"refs": names})
+        return
+    for name in names:
+        emit(name)
+    for line in _next_steps([f"refs/tags/{name}" for name in names]):
+        emit(line + _where(repo))
 
 
 def _next_steps(refs: Sequence[str]) -> Iterator[str]:
@@ -182,4 +280,6 @@ def register(app: typer.Typer) -> None:
     app.command("import")(import_)
     app.command()(bundle)
     app.command()(unbundle)
+    app.command()(incoming)
+    app.command()(trust)
     app.command()(verify)

@@ -31,6 +31,8 @@ class Action(StrEnum):
     PROMOTE = "promote"
     UNDO = "undo"
     UNBUNDLE = "unbundle"
+    TRUST = "trust"  # what came in by a bundle or an import gets its names
+    DISCARD = "discard"  # or goes
     HANDLED = "handled"  # the worker has dealt with these refs as pushed
     DELETE = "delete"
     RENAME = "rename"  # a ref whose name stood in everybody's way

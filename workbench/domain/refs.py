@@ -13,6 +13,7 @@ Nothing else spells a ref. ``parse(str(ref)) == ref`` for every value (a propert
 ``refs/workbench/contracts``                Contracts
 ``refs/workbench/runs/<ulid>``              RunRef
 ``refs/workbench/journal/<stream>``         Journal
+``refs/workbench/incoming/<ulid>/tags/…``   Incoming
 ==========================================  ==================================
 """
 
@@ -177,7 +178,40 @@ class Journal:
         return f"refs/workbench/journal/{self.stream}"
 
 
-Ref = Branch | AgentVersion | ArtifactTag | Notes | Ledger | Channel | RunCache | Contracts | RunRef | Journal
+@dataclass(frozen=True, order=True)
+class Incoming:
+    """What a bundle or an import brought and nobody trusts yet: the tag that it becomes when somebody does.
+
+    An artifact of version v0.0.0 whose ref names a commit, not a tag, has no number yet: it gets the next one.
+    """
+
+    id: Ulid
+    tag: AgentVersion | ArtifactTag
+
+    def __post_init__(self) -> None:
+        ids.ulid(self.id)
+
+    @property
+    def short(self) -> str:
+        """As people write it: ``incoming/<id>/release/rust/v1.0.0``."""
+        return f"incoming/{self.id}/{self.tag.short}"
+
+    @classmethod
+    def parse(cls, short: str) -> Incoming:
+        word, _, rest = short.partition("/")
+        id, _, tag = rest.partition("/")
+        if word != "incoming" or not tag:
+            raise UserError(f"not something that came in: {short!r}", "see `workbench incoming` for what lies there")
+        return cls(ids.ulid(id), ArtifactTag.parse(tag) if "/" in tag else AgentVersion(Version.parse(tag)))
+
+    def __str__(self) -> str:
+        return f"{INCOMING}{self.id}/tags/{self.tag.short}"
+
+
+INCOMING = "refs/workbench/incoming/"
+Ref = (
+    Incoming | Branch | AgentVersion | ArtifactTag | Notes | Ledger | Channel | RunCache | Contracts | RunRef | Journal
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -228,6 +262,9 @@ def meant_by(name: str) -> tuple[str, ...]:
         return (name,)
     if first in _FOLDERS:
         return (f"refs/{name}",)
+    if first == "incoming":
+        with suppress(UserError):
+            return (str(Incoming.parse(name)),)
     if _ARTIFACT.match(name) or _is_version(name):
         return (f"refs/tags/{name}",)
     if name in KNOWN_CHANNELS:
@@ -314,7 +351,13 @@ def _journal(rest: str) -> Ref:
     return Journal(rest)
 
 
+def _incoming(rest: str) -> Ref:
+    id, _, tag = rest.partition("/tags/")
+    return Incoming.parse(f"incoming/{id}/{tag}")
+
+
 _PREFIXES = {
+    INCOMING: _incoming,
     CHANNELS: _channel,
     "refs/workbench/runs/": _run,
     "refs/workbench/journal/": _journal,

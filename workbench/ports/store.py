@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol
 from workbench.domain.ids import Digest, ObjectId, Ulid
 from workbench.domain.ledger import Action, Entry, RefMove
 from workbench.domain.manifest import Manifest
-from workbench.domain.refs import ArtifactTag, Kind
+from workbench.domain.refs import ArtifactTag, Incoming, Kind
 from workbench.domain.version import Bump
 
 
@@ -194,6 +194,10 @@ class Artifacts(Protocol):
         """NotFound, with the nearest name, when there is none."""
         ...
 
+    def lying(self, incoming: Incoming) -> Artifact:
+        """One that came in and that nobody trusts yet; NotFound when there is none."""
+        ...
+
     def by_tree(self, kind: Kind, tree: ObjectId) -> Artifact | None: ...
 
     def stage(self, payload: Path, manifest: Manifest) -> Staged:
@@ -211,9 +215,11 @@ class Artifacts(Protocol):
         who: str,
         why: str,
         cache: Mapping[str, Any] | None = None,
+        trusted: RefMove | None = None,
     ) -> Artifact:
         """Commit, tag with the next version and enter in the run cache (``cache``: the action's parts), as one ledger
-        entry. The same tree as the newest version is not published again: that version is returned."""
+        entry. The same tree as the newest version is not published again: that version is returned. ``trusted``: the
+        ref under which it lay untrusted goes in the same entry."""
         ...
 
     def stream(self, artifact: Artifact, path: str, out: BinaryIO) -> Digest:

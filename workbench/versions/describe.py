@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.domain import refs
-from workbench.domain.errors import NotFound, UserError
+from workbench.domain.errors import NotFound, Refused, UserError
 from workbench.domain.ids import ObjectId
-from workbench.domain.refs import ArtifactTag
+from workbench.domain.refs import ArtifactTag, Incoming
 from workbench.ports.store import Artifact, Repository
 
 LINEAGE_BOUND = 1000
@@ -80,8 +80,19 @@ def _held(repository: Repository, tag: ArtifactTag, commit: ObjectId) -> Artifac
     return found if found.commit == commit else None
 
 
+def find_any(repository: Repository, text: str) -> Artifact:
+    """To look at: ``find_artifact``, or one that nobody trusts yet, as ``incoming/ID/KIND/NAME/vX.Y.Z``."""
+    if text.startswith("incoming/"):
+        return repository.artifacts.lying(Incoming.parse(text))
+    return find_artifact(repository, text)
+
+
 def find_artifact(repository: Repository, text: str) -> Artifact:
-    """The artifact a person means: ``KIND/NAME/vX.Y.Z``, ``KIND/NAME`` (its newest version), or a full ref."""
+    """The artifact a person means: ``KIND/NAME/vX.Y.Z``, ``KIND/NAME`` (its newest version), or a full ref. Refused for
+    one that nobody trusts yet."""
+    if text.startswith("incoming/"):
+        lies = Incoming.parse(text)
+        raise Refused(f"nobody trusts {lies.short} yet, so nothing uses it", f"workbench trust {lies.id}")
     short = text.removeprefix("refs/tags/").rstrip("/")
     kind, _, name = short.partition("/")
     if name and kind not in {k.value for k in refs.Kind}:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from workbench.domain.errors import NotFound, Refused, UserError, WorkbenchError
-from workbench.domain.ids import Digest, ObjectId
+from workbench.domain.ids import Digest, ObjectId, make_ulid
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.manifest import FileEntry, InputEntry, Manifest
 from workbench.domain.refs import ArtifactTag
@@ -130,16 +130,26 @@ def test_a_tag_that_exists_with_another_value_is_refused_and_nothing_comes_in(so
     assert target.refs.all() == before
 
 
-def test_an_older_bundle_is_refused_after_a_newer_one(source, target, tmp_path):
-    bundle(source, [DATASET], tmp_path / "old")
+def test_no_counter_of_a_stranger_locks_honest_bundles_out(source, target, tmp_path):
+    bundle(source, [DATASET], tmp_path / "honest")
     publish(source, "release/rust/v1.0.1", {"a.gguf": b"fixed"})
-    bundle(source, ["refs/tags/release/rust/v1.0.1"], tmp_path / "new")
-    unbundle(tmp_path / "new", target, who="Bob")
-    before = target.refs.all()
-    with pytest.raises(Refused, match="entry 3 of its ledger; one of entry 4"):
-        unbundle(tmp_path / "old", target, who="Bob")
-    assert target.refs.all() == before
-    assert unbundle(tmp_path / "old", target, who="Bob", allow_older=True) == [DATASET]
+    bundle(source, ["refs/tags/release/rust/v1.0.1"], tmp_path / "newer")
+    unbundle(tmp_path / "newer", target, who="Bob")
+    assert unbundle(tmp_path / "honest", target, who="Bob") == [DATASET]
+
+
+def test_what_nobody_trusts_yet_lies_beside_the_tags(source, target, tmp_path):
+    publish(target, "release/rust/v1.0.0", {"other": b"mine"})
+    before = tags(target)
+    bundle(source, [RELEASE, DATASET], tmp_path / "b")
+    id = make_ulid(1, b"0123456789")
+    assert unbundle(tmp_path / "b", target, who="Bob", incoming=id) == [DATASET, RELEASE]
+    assert tags(target) == before
+    lying = target.refs.all(f"refs/workbench/incoming/{id}/")
+    assert lying == {
+        ref.replace("refs/", f"refs/workbench/incoming/{id}/"): source.refs.get(ref) for ref in (DATASET, RELEASE)
+    }
+    assert unbundle(tmp_path / "b", target, who="Bob", incoming=make_ulid(2, b"0123456789")) == []
 
 
 def test_what_cannot_be_bundled_says_so_and_leaves_no_file(source, tmp_path):

@@ -21,10 +21,10 @@ from typing import BinaryIO
 
 from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import Corrupt, NotFound, Refused, UserError
-from workbench.domain.ids import ObjectId, object_id
+from workbench.domain.ids import ObjectId, Ulid, object_id
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.manifest import MANIFEST, Manifest
-from workbench.domain.refs import AgentVersion, ArtifactTag, parse
+from workbench.domain.refs import INCOMING, AgentVersion, ArtifactTag, Incoming, parse
 from workbench.store.git import process
 from workbench.store.git.repository import GitRepository
 from workbench.system import durable
@@ -175,41 +175,44 @@ Check = Callable[[Path, Mapping[str, ObjectId]], None]
 
 
 def unbundle(
-    file: Path,
-    repository: GitRepository,
-    *,
-    who: str,
-    allow_older: bool = False,
-    check: Check = lambda folder, tags: None,
+    file: Path, repository: GitRepository, *, who: str, check: Check = lambda folder, tags: None, incoming: str = ""
 ) -> list[str]:
     """Take in the tags of a bundle; those that were new here. All or nothing, and only after every check.
 
-    Refused: a tag that exists with another value, a ref that is no tag, an object that git's fsck or our bounds refuse,
-    and a bundle that adds something but is older than one taken in before from the same ledger (see ``allow_older``).
-    ``check`` is given the folder of the objects that come in, and the new tags; what it raises refuses the bundle. The
-    wiring has it judge them as those of a push, payload and all: the store does not know what a manifest promises.
+    ``incoming``: an id below which they lie until somebody trusts them; without it they get their names at once.
+    Refused: a tag that exists with another value (with ``incoming`` only when it is trusted), a ref that is no tag, an
+    object that git's fsck or our bounds refuse. ``check`` is given the folder of the objects that come in, and the new
+    tags; what it raises refuses the bundle. The wiring has it judge them as those of a push, payload and all: the store
+    does not know what a manifest promises. What the bundle states of its ledger is recorded, and decides nothing:
+    whoever writes a bundle can state anything.
     """
     with _opened(file) as stream:
         refs = read_header(stream)
         stated = refs.pop(STATEMENT, None)
-        new = _new(repository, refs)
+        new = _new(repository, refs, is_trusted=not incoming)
         if not new:
             return []
-        with _quarantine(repository.path) as incoming:
-            _index(repository, stream, incoming)
-            with GitRepository(repository.path, object_dirs=[incoming]) as view:
+        with _quarantine(repository.path) as folder:
+            _index(repository, stream, folder)
+            with GitRepository(repository.path, object_dirs=[folder]) as view:
                 statement = _check_statement(view, stated, refs)
-                if not allow_older:
-                    _refuse_older(repository, statement)
                 for ref, id in refs.items():
                     _check_tag(view, ref, id)
-            _check_connected(repository.path, incoming, list(refs.values()))
-            check(incoming, new)
-            _migrate(incoming, repository.path / "objects")
-    moves = [RefMove.named(ref, new=id) for ref, id in new.items()]
-    evidence = {"origin": statement.origin, "ledger": statement.ledger, "counter": statement.counter}
+            _check_connected(repository.path, folder, list(refs.values()))
+            check(folder, new)
+            _migrate(folder, repository.path / "objects")
+    moves = [RefMove(Incoming(Ulid(incoming), _tag(ref)) if incoming else _tag(ref), new=id) for ref, id in new.items()]
+    evidence: dict[str, object] = {"origin": statement.origin, "ledger": statement.ledger, "counter": statement.counter}
+    if incoming:
+        evidence["incoming"] = incoming
     repository.ledger.change(Action.UNBUNDLE, moves, who=who, why=f"unbundle {_readable(file.name)}", evidence=evidence)
     return list(new)
+
+
+def _tag(ref: str) -> AgentVersion | ArtifactTag:
+    tag = parse(ref)
+    assert isinstance(tag, AgentVersion | ArtifactTag), ref  # see ``read_header``
+    return tag
 
 
 def _readable(name: str) -> str:
@@ -246,12 +249,17 @@ def read_header(stream: BinaryIO) -> dict[str, ObjectId]:
     return refs
 
 
-def _new(repository: GitRepository, refs: Mapping[str, ObjectId]) -> dict[str, ObjectId]:
+def _new(repository: GitRepository, refs: Mapping[str, ObjectId], *, is_trusted: bool) -> dict[str, ObjectId]:
+    """The tags that are not here. For those that nobody trusts yet, what lies beside them untrusted counts as well."""
     new = {}
+    lying = (
+        set() if is_trusted else {(ref.partition("/tags/")[2], id) for ref, id in repository.refs.all(INCOMING).items()}
+    )
     for ref, id in refs.items():
         current = repository.refs.get(ref)
-        if current is None:
-            new[ref] = id
+        if current is None or (current != id and not is_trusted):
+            if (ref.removeprefix("refs/tags/"), id) not in lying:
+                new[ref] = id
         elif current != id:
             raise Refused(
                 f"{ref.removeprefix('refs/tags/')} exists here as {current}, and is {id} in the bundle",
@@ -301,20 +309,6 @@ def _check_statement(view: GitRepository, stated: ObjectId | None, refs: Mapping
     if dict(statement.refs) != dict(refs):
         raise Refused("the bundle's refs are not those that its statement names", "ask for the bundle again")
     return statement
-
-
-def _refuse_older(repository: GitRepository, statement: Statement) -> None:
-    head = repository.ledger.head()
-    for entry in repository.ledger.history(head.counter) if head and statement.origin else ():
-        seen = entry.evidence
-        if entry.action is Action.UNBUNDLE and seen.get("origin") == statement.origin:
-            if seen["counter"] > statement.counter:
-                raise Refused(
-                    f"the bundle was made at entry {statement.counter} of its ledger; one of "
-                    f"entry {seen['counter']} was taken in before",
-                    "ask for a bundle of today: an old one may hide what was withdrawn since",
-                )
-            return
 
 
 def _check_tag(view: GitRepository, ref: str, id: ObjectId) -> None:

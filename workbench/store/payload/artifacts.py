@@ -23,7 +23,7 @@ from workbench.domain.errors import Conflict, Corrupt, NotFound, Refused, UserEr
 from workbench.domain.ids import ZERO_ID, Digest, ObjectId
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.manifest import MANIFEST, PAYLOAD, FileEntry, Manifest
-from workbench.domain.refs import ArtifactTag, Kind
+from workbench.domain.refs import ArtifactTag, Incoming, Kind
 from workbench.domain.version import FIRST, Bump
 from workbench.ports.store import Artifact, CommitInfo, Ledger, Objects, Refs, Staged
 from workbench.store.payload.blobs import Blobs
@@ -71,6 +71,12 @@ class StoredArtifacts:
         if id is None:
             raise NotFound(f"no artifact {tag.short}", self._nearest(tag))
         return self._load(tag, self._objects.commit(self._objects.peel(id)))
+
+    def lying(self, incoming: Incoming) -> Artifact:
+        id = self._refs.get(str(incoming))
+        if id is None or not isinstance(incoming.tag, ArtifactTag):
+            raise NotFound(f"no artifact came in as {incoming.short}", "see `workbench incoming` for what lies there")
+        return self._load(incoming.tag, self._objects.commit(self._objects.peel(id)))
 
     def _nearest(self, tag: ArtifactTag) -> str:
         near = difflib.get_close_matches(tag.short, [other.short for other in self.list()], n=1, cutoff=0.3)
@@ -128,6 +134,7 @@ class StoredArtifacts:
         who: str,
         why: str,
         cache: Mapping[str, Any] | None = None,
+        trusted: RefMove | None = None,
     ) -> Artifact:
         if not self._objects.exists(staged.tree):
             raise Corrupt(f"the staged tree {staged.tree} is not in the repository", "stage the payload again")
@@ -139,7 +146,7 @@ class StoredArtifacts:
             newest = self.latest(kind, name)
             if newest is not None:
                 standing = self.get(newest)
-                if standing.tree == staged.tree:
+                if standing.tree == staged.tree and trusted is None:
                     self._enter(standing, who=who, why=why, cache=cache)
                     return standing
             tag = ArtifactTag(kind, name, newest.version.bump(bump) if newest else FIRST)
@@ -150,9 +157,10 @@ class StoredArtifacts:
             artifact = Artifact(tag, commit, staged.tree, staged.manifest, _pairs(inputs), source, run)
             annotated = self._objects.add_tag(tag.short, commit, message=why, who=who, time_ms=self._now_ms())
             try:
+                imported = Action.TRUST if trusted else Action.IMPORT
                 self._ledger.change(
-                    Action.IMPORT if staged.manifest.stage == "import" else Action.PUBLISH,
-                    [RefMove(tag, ZERO_ID, annotated)],
+                    imported if staged.manifest.stage == "import" else Action.PUBLISH,
+                    [RefMove(tag, ZERO_ID, annotated), *([trusted] if trusted else [])],
                     who=who,
                     why=why,
                     evidence={"artifact": tag.short, "tree": staged.tree},
