@@ -18,9 +18,8 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters
 from starlette.testclient import TestClient
 
-from workbench.app.agents import serve_version
+from workbench.app.agents import pin_release, serve_version
 from workbench.app.template import template_files
-from workbench.clock.system import SystemClock
 from workbench.domain.errors import WorldError
 from workbench.domain.ids import EMPTY_TREE, ZERO_ID
 from workbench.domain.ledger import Action, RefMove
@@ -30,7 +29,6 @@ from workbench.domain.version import Bump
 from workbench.mcp_servers.calls import Calls
 from workbench.mcp_servers.runner import MAX_ANSWER, build_server, http_app
 from workbench.ports.store import Artifact
-from workbench.runner.pin import pin
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
 
@@ -100,7 +98,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Artifact]:
         repository.ledger.change(Action.INIT, [RefMove(MAIN, ZERO_ID, start)], who=WHO, why="start")
         staged = repository.artifacts.stage(payload, Manifest(Kind.RELEASE, "rust"))
         artifact = repository.artifacts.publish(staged, bump=Bump.MINOR, who=WHO, why="test")
-        pin(repository, artifact, clock=SystemClock(), who=WHO)
+        pin_release(repository, artifact, who=WHO)
     return folder / "hub.git", artifact
 
 
@@ -247,7 +245,7 @@ def test_a_server_keeps_its_version_when_active_moves_and_its_tag_goes(release: 
             tree = repository.objects.add_tree(repository.objects.commit(main).tree, changed)
             moved = repository.objects.add_commit(tree, parents=(main,), message="two\n", who=WHO, time_ms=2000)
             repository.refs.swap([RefMove(MAIN, main, moved)])
-            pin(repository, release[1], clock=SystemClock(), who=WHO)
+            pin_release(repository, release[1], who=WHO)
             tag = repository.refs.get("refs/tags/v1.0.0")
             assert tag is not None
             repository.refs.swap([RefMove.named("refs/tags/v1.0.0", tag, ZERO_ID)])

@@ -15,16 +15,14 @@ import anyio
 import pytest
 from mcp import Client, MCPError, StdioServerParameters
 
-from workbench.app.agents import serve_version
+from workbench.app.agents import pin_release, serve_version
 from workbench.app.template import template_files
-from workbench.clock.system import SystemClock
 from workbench.domain.ids import EMPTY_TREE, ZERO_ID
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.manifest import Manifest
 from workbench.domain.refs import MAIN, Kind
 from workbench.domain.version import Bump
 from workbench.mcp_servers.runner import build_server
-from workbench.runner.pin import pin
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
 
@@ -58,7 +56,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
         repository.ledger.change(Action.INIT, [RefMove(MAIN, ZERO_ID, start)], who=WHO, why="start")
         staged = repository.artifacts.stage(payload, Manifest(Kind.RELEASE, "rust"))
         release = repository.artifacts.publish(staged, bump=Bump.MINOR, who=WHO, why="test")
-        first = pin(repository, release, clock=SystemClock(), who=WHO)
+        first = pin_release(repository, release, who=WHO)
         tree = repository.objects.add_tree(
             repository.objects.commit(first.commit).tree, {"agents/hello.py": HELLO % b"Ahoy"}
         )
@@ -66,7 +64,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
             tree, parents=(first.commit,), message="ahoy\n", who=WHO, time_ms=9_000_000_000
         )
         repository.refs.swap([RefMove(MAIN, first.commit, second)])
-        pin(repository, release, clock=SystemClock(), who=WHO)
+        pin_release(repository, release, who=WHO)
     return folder / "hub.git"
 
 

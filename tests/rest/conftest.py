@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from workbench.app.agents import pin_release
 from workbench.app.template import template_files
-from workbench.clock.system import SystemClock
 from workbench.domain.ids import EMPTY_TREE, ZERO_ID
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.manifest import InputEntry, Manifest
 from workbench.domain.refs import MAIN, Kind
 from workbench.domain.version import Bump
-from workbench.runner.pin import pin
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
 
@@ -33,7 +32,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitReposito
         model = _publish(made, folder / "model", Manifest(Kind.MODEL, "rust", params={"depth": 2}))
         inputs = (InputEntry(Kind.MODEL, "rust", model.tree),)
         release = _publish(made, folder / "release", Manifest(Kind.RELEASE, "rust", inputs=inputs), [model])
-        pin(made, release, clock=SystemClock(), who=WHO)
+        pin_release(made, release, who=WHO)
         pages = {"report.html": PAGE, "large.bin": bytes(range(256)) * 40}
         _publish(made, folder / "dataset", Manifest(Kind.DATASET, "rust"), files=pages)
         yield made

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from workbench.clock.system import SystemClock
+from workbench.app.agents import pin_release
 from workbench.domain import refs
 from workbench.domain.errors import NotFound, Refused, UserError
 from workbench.domain.ids import ZERO_ID
 from workbench.domain.ledger import RefMove
 from workbench.domain.version import Bump
 from workbench.runner import version
-from workbench.runner.pin import pin
 from workbench.store.git.repository import GitRepository
 
 WHO = "A <a@example.com>"
 
 
 def pinned(repository: GitRepository, artifact, **options):  # type: ignore[no-untyped-def]
-    return pin(repository, artifact, clock=SystemClock(), who=WHO, **options)
+    return pin_release(repository, artifact, who=WHO, **options)
 
 
 def test_the_first_pin_is_version_one_and_active(repository: GitRepository, release) -> None:  # type: ignore[no-untyped-def]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
@@ -12,7 +13,8 @@ import jsonschema
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from workbench.runner.contract import bare
+from workbench.domain.version import Bump
+from workbench.runner.contract import bare, compare
 from workbench.runner.schemas import allows
 
 
@@ -161,3 +163,48 @@ def test_a_field_that_is_not_named_is_allowed_only_where_that_is_asked() -> None
     assert not allows(two, three, of_new=two, of_old=three, closed=True)
     assert allows(two, three, of_new=two, of_old=three, closed=False)
     assert not allows(three, two, of_new=three, of_old=two, closed=False)
+
+
+def tower(kind: str, height: int, width: int = 2) -> dict[str, Any]:
+    """Definitions that each refer ``width`` times to the next."""
+    defs: dict[str, Any] = {
+        f"L{n}": {kind: [{"$ref": f"#/$defs/L{n + 1}"} for _ in range(width)]} for n in range(height)
+    }
+    return {"$ref": "#/$defs/L0", "$defs": {**defs, f"L{height}": {"type": "string", "odd": height}}}
+
+
+ENDLESS: dict[str, Any] = {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}
+LOOP: dict[str, Any] = {"$ref": "#/$defs/A", "$defs": {"A": {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "null"}]}}}
+HOSTILE = [
+    (tower("anyOf", 60), tower("oneOf", 61)),
+    (tower("prefixItems", 50), tower("prefixItems", 51)),
+    (ENDLESS, {"type": "string"}),
+    ({"type": "string"}, ENDLESS),
+    (LOOP, {"type": "string"}),
+    ({"type": "string"}, LOOP),
+    ({"enum": [f"{n}" for n in range(40_000)]}, {"enum": [f"x{n}" for n in range(40_000)]}),
+    (
+        {"anyOf": [{"const": n, "odd": ["x"] * 90} for n in range(500)], "a": 1},
+        {"anyOf": [{"enum": [n]} for n in range(9000)]},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_schemas_that_are_much_work_are_given_up_within_a_bound(number: int, slowness: float) -> None:
+    new, old = HOSTILE[number]
+    start_s = time.process_time()
+    found, reasons = compare(*({"tools": {"a": {"input": schema, "output": schema}}} for schema in (old, new)))
+    assert time.process_time() - start_s < 8 * slowness
+    assert found is Bump.MAJOR
+    assert reasons
+
+
+def test_the_reasons_of_a_comparison_are_few_and_plain() -> None:
+    old = {"properties": {f"\x1b[2J{n}": {"type": "string"} for n in range(20_000)}}
+    new = {"properties": {f"é{n}": {"type": "string"} for n in range(3)}}
+    found, reasons = compare(*({"tools": {"a": {"input": schema, "output": {}}}} for schema in (old, new)))
+    assert found is Bump.MAJOR
+    assert len(reasons) == 51
+    assert reasons[-1] == "and 19953 more"
+    assert all(reason.isprintable() and len(reason) <= 301 for reason in reasons)

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from workbench.app.agents import serve_version
+from workbench.app.agents import pin_release, serve_version
 from workbench.app.importing.file import import_file
-from workbench.clock.system import SystemClock
 from workbench.domain.errors import Corrupt, NotFound, UserError, WorldError
 from workbench.domain.generation import Prompt, Sampling
 from workbench.domain.ids import ObjectId
@@ -19,7 +18,6 @@ from workbench.domain.refs import MAIN
 from workbench.ports.store import Artifact
 from workbench.runner import services as module
 from workbench.runner import version
-from workbench.runner.pin import pin
 from workbench.runner.services import VersionServices
 from workbench.runner.version import read_state
 from workbench.sdk import model as sdk_model
@@ -36,7 +34,7 @@ def tiny_release(repository: GitRepository, tiny: Any) -> Artifact:
 
 
 def pinned(repository: GitRepository, artifact: Artifact) -> str:
-    return str(pin(repository, artifact, clock=SystemClock(), who=WHO).version)
+    return str(pin_release(repository, artifact, who=WHO).version)
 
 
 def state_of(repository: GitRepository, **sampling: object) -> StateDocument:
@@ -104,13 +102,13 @@ def test_a_tag_that_names_another_release_than_the_pinned_one_is_not_opened(
     assert state.release is not None
     other = state.release.model_copy(update={"tree": ObjectId("1" * 40)})
     made = commit({ACTIVE_PATH: state.model_copy(update={"release": other}).to_bytes()})
-    _, services = serve_version(repository, made)
+    _, services = serve_version(repository, commit=made)
     with pytest.raises(Corrupt, match="pins 111111111111"):
         services.complete("let", max_tokens=1, seed=0)
 
 
 def test_a_version_that_pins_nothing_says_how_to_pin(repository: GitRepository) -> None:
-    _, services = serve_version(repository, "main")
+    _, services = serve_version(repository, commit="main")
     with pytest.raises(NotFound, match="workbench pin"):
         services.complete("let", max_tokens=1, seed=0)
 
@@ -122,7 +120,7 @@ def test_a_quantisation_that_the_release_lacks_is_said_with_those_it_has(
 ) -> None:
     pinned(repository, tiny_release)
     state = state_of(repository).model_copy(update={"quantisation": "Q4_K_M"})
-    _, services = serve_version(repository, commit({ACTIVE_PATH: state.to_bytes()}))
+    _, services = serve_version(repository, commit=commit({ACTIVE_PATH: state.to_bytes()}))
     with pytest.raises(NotFound, match=r"no Q4_K_M model[\s\S]*Q8_0"):
         services.complete("let", max_tokens=1, seed=0)
 
@@ -134,12 +132,12 @@ def test_a_search_that_did_not_see_everything_says_so(
 ) -> None:
     found = b"fn f() { a.unwrap(); }\n"
     large = commit({"src/a.rs": found, "src/large.rs": b"// long\n" * (1 << 20)})
-    _, services = serve_version(repository, large)
+    _, services = serve_version(repository, commit=large)
     answer = services.search("$X.unwrap()", language="rust", code=None, limit=5)
     assert (answer.outcome, len(answer.matches), answer.files_searched) == ("truncated", 1, 1)
     assert "src/large.rs" in answer.detail
     many = commit({"src/large.rs": None, **{f"src/{n}.rs": b"fn g() {}\n" for n in range(30)}})
-    _, services = serve_version(repository, many)
+    _, services = serve_version(repository, commit=many)
     assert services.search("$X.unwrap()", language="rust", code=None, limit=5).outcome == "matched"
     assert services.search("$X.expect()", language="rust", code=None, limit=5).outcome == "no_match"
     monkeypatch.setattr(module, "MAX_FILES", 20)
@@ -258,6 +256,6 @@ def test_a_call_that_was_in_line_when_the_model_was_closed_does_not_open_it_agai
 
 def test_a_search_that_nobody_waits_for_ends_at_the_next_file(repository: GitRepository, commit) -> None:
     many = commit({f"src/{n}.rs": b"fn g() {}\n" for n in range(30)})
-    _, services = serve_version(repository, many)
+    _, services = serve_version(repository, commit=many)
     with bind(services, GoneAt(20)), pytest.raises(WorldError, match="was cancelled"):
         services.search("$X.unwrap()", language="rust", code=None, limit=5)

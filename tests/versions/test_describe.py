@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from workbench.app.agents import pin_release
 from workbench.app.template import template_files
-from workbench.clock.system import SystemClock
 from workbench.domain.errors import NotFound, UserError
 from workbench.domain.ids import EMPTY_TREE, ZERO_ID
 from workbench.domain.ledger import Action, RefMove
@@ -16,7 +16,6 @@ from workbench.domain.manifest import Manifest
 from workbench.domain.refs import MAIN, ArtifactTag, Kind
 from workbench.domain.version import Bump
 from workbench.ports.store import Artifact
-from workbench.runner.pin import pin
 from workbench.runner.version import label
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
@@ -47,20 +46,20 @@ def publish(
 
 
 def test_tags_that_are_no_versions_are_passed_over(repository: GitRepository, tmp_path: Path) -> None:
-    first = pin(repository, publish(repository, tmp_path / "a", Kind.RELEASE, "a"), clock=SystemClock(), who=WHO)
+    first = pin_release(repository, publish(repository, tmp_path / "a", Kind.RELEASE, "a"), who=WHO)
     names = ("backup", "v1.0", "v01.0.0", "v1.0.0-rc1", "release-2020", "team/backup", "model/rust/latest", "model/x")
     repository.refs.swap([RefMove.named(f"refs/tags/{name}", ZERO_ID, first.commit) for name in names])
     assert [found["version"] for found in describe.versions(repository)] == ["v1.0.0"]
     assert label(repository, first.commit) == "v1.0.0"
     assert [tag.short for tag in repository.artifacts.list()] == ["release/rust/v1.0.0"]
-    second = pin(repository, publish(repository, tmp_path / "b", Kind.RELEASE, "b"), clock=SystemClock(), who=WHO)
+    second = pin_release(repository, publish(repository, tmp_path / "b", Kind.RELEASE, "b"), who=WHO)
     assert str(second.version) == "v1.0.1"
 
 
 def test_versions_are_ordered_as_numbers_and_the_active_one_is_marked(
     repository: GitRepository, tmp_path: Path
 ) -> None:
-    made = pin(repository, publish(repository, tmp_path / "a", Kind.RELEASE, "a"), clock=SystemClock(), who=WHO)
+    made = pin_release(repository, publish(repository, tmp_path / "a", Kind.RELEASE, "a"), who=WHO)
     main = repository.objects.commit(made.commit).parents[0]
     tags = ("v0.9.0", "v0.10.0", "v0.2.0")
     repository.refs.swap([RefMove.named(f"refs/tags/{tag}", ZERO_ID, main) for tag in tags])

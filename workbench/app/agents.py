@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from workbench.app import wiring
 from workbench.domain.errors import Corrupt, NotFound, StageFailed, UserError
+from workbench.domain.version import Bump
 
 if TYPE_CHECKING:
     from workbench.domain.generation import Generation
     from workbench.ports.inference import LoadedModel
     from workbench.ports.store import Artifact, Repository
+    from workbench.runner.pin import Pinned
     from workbench.runner.services import VersionServices
     from workbench.runner.version import AgentSnapshot
 
@@ -75,12 +77,27 @@ def _why(then: object, now: object) -> str:
     )
 
 
-def serve_version(repository: Repository, name: str) -> tuple[AgentSnapshot, VersionServices]:
-    """A version's snapshot and the services that answer its tools; the model is opened on first use."""
+def pin_release(
+    repository: Repository, artifact: Artifact, *, who: str, why: str = "", at_least: Bump = Bump.PATCH
+) -> Pinned:
+    """``runner.pin`` with the contracts that the sandbox computes."""
+    from workbench.app.contracts import maker
+    from workbench.runner.pin import pin
+
+    return pin(
+        repository, artifact, contract_of=maker(repository), clock=wiring.clock(), who=who, why=why, at_least=at_least
+    )
+
+
+def serve_version(
+    repository: Repository, name: str = "active", *, commit: str = ""
+) -> tuple[AgentSnapshot, VersionServices]:
+    """The snapshot of a version or channel, or of any commit, and the services that answer its tools; the model is
+    opened on first use."""
     from workbench.runner import version
     from workbench.runner.services import VersionServices
 
-    snapshot = version.load(repository, name)
+    snapshot = version.load(repository, name, commit=commit)
     return snapshot, VersionServices(repository, snapshot, lambda pinned: _open_pinned(repository, pinned))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from workbench.cli.context import Json, Repo, Why, identity, main_is_checked_out, store
+from workbench.cli.context import Json, Repo, Why, filled, identity, main_is_checked_out, store
 from workbench.cli.locate import locate
 from workbench.cli.output import emit, emit_json
 
@@ -26,17 +26,16 @@ def pin(
 
     Example: [bold]workbench pin release/rust --why "better at FIM"[/bold]
     """
-    from workbench.app import wiring
+    from workbench.app.agents import pin_release
     from workbench.domain.errors import UserError
     from workbench.domain.version import Bump
-    from workbench.runner.pin import pin as pin_release
     from workbench.versions.describe import find_artifact
 
     if bump not in set(Bump):
         raise UserError(f"not a bump: {bump!r}", "one of major, minor, patch")
     with store(repo) as repository:
         artifact = find_artifact(repository, release)
-        made = pin_release(repository, artifact, clock=wiring.clock(), who=identity(repo), why=why, at_least=Bump(bump))
+        made = pin_release(repository, artifact, who=identity(repo), why=why, at_least=Bump(bump))
     if json:
         emit_json(
             {
@@ -187,7 +186,8 @@ def _mcp() -> None:
 
 @mcp.command()
 def runner(
-    version: Annotated[str, typer.Option("--version", help="vX.Y.Z, active, a branch or a commit.")] = "active",
+    version: Annotated[str, typer.Option("--version", help="vX.Y.Z, or a channel such as active.")] = "active",
+    commit: Annotated[str, typer.Option("--commit", callback=filled, help="Any commit instead: a branch, an id.")] = "",
     http: Annotated[bool, typer.Option("--http", help="Streamable HTTP instead of standard input and output.")] = False,
     port: Port = 8765,
     host: Host = "127.0.0.1",
@@ -201,7 +201,7 @@ def runner(
     from workbench.mcp_servers.runner import build_server, http_app
 
     with store(repo) as repository:
-        snapshot, services = serve_version(repository, version)
+        snapshot, services = serve_version(repository, version, commit=commit)
         try:
             server = build_server(snapshot, services)
             if http:

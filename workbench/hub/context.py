@@ -15,6 +15,7 @@ from workbench.ports.sandbox import Sandbox
 from workbench.ports.store import (
     Artifacts,
     Cache,
+    Contracts,
     Finding,
     Journals,
     Ledger,
@@ -77,6 +78,10 @@ class PushedRepository:
     @property
     def run_cache(self) -> RunCache:
         return self.hub.run_cache
+
+    @property
+    def contracts(self) -> Contracts:
+        return self.hub.contracts
 
     @property
     def journals(self) -> Journals:

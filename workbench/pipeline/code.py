@@ -43,6 +43,11 @@ def code_digest(spec: StageSpec, objects: Objects, commit: ObjectId, parsed: Par
     )
 
 
+def module_digest(module: str) -> Digest:
+    """The digest of a module of ours and of every one that it reaches, by the rules for a stage."""
+    return _package_digest(module, (), Path(workbench.__file__).parent, ParsedFiles())
+
+
 def normalised(source: bytes) -> str:
     """The digest of a Python file's syntax tree; of its bytes where it does not parse."""
     try:
@@ -128,6 +133,8 @@ def _followed(module: str, adapters: tuple[str, ...]) -> bool:
 
 def _modules_below(package: str, root: Path) -> Iterator[str]:
     folder = root.joinpath(*package.split(".")[1:])
+    if not folder.is_dir():
+        yield package
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
         yield ".".join([package, *(part for part in parts if part != "__init__")])

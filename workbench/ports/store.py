@@ -2,7 +2,7 @@
 
 Objects are immutable and content-addressed. Refs move only through ``Ledger.change`` (several at once, one commit
 point), ``Ledger.swap`` (one ref that entries move as well: a push) or ``Refs.swap`` (one that none moves: a run, a
-journal).
+journal, the contracts).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
+from workbench.domain.contract import ContractRecord
 from workbench.domain.ids import Digest, ObjectId, Ulid
 from workbench.domain.ledger import Action, Entry, RefMove
 from workbench.domain.manifest import Manifest
@@ -278,6 +279,18 @@ class RunCache(Protocol):
         ...
 
 
+class Contracts(Protocol):
+    """What the ``agents/`` of commits offer, recorded once by their tree. Reading one runs nobody's code."""
+
+    def get(self, tree: ObjectId) -> ContractRecord | None:
+        """None where it is not recorded; Corrupt for what is no record."""
+        ...
+
+    def put(self, record: ContractRecord) -> None:
+        """Keep it, in the place of the one before."""
+        ...
+
+
 class Journals(Protocol):
     """Append-only streams: appended records are durable at once, sealed segments are commits."""
 
@@ -344,6 +357,8 @@ class Repository(Protocol):
     def cache(self) -> Cache: ...
     @property
     def run_cache(self) -> RunCache: ...
+    @property
+    def contracts(self) -> Contracts: ...
     @property
     def journals(self) -> Journals: ...
     @property

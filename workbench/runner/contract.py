@@ -6,6 +6,7 @@ DESIGN 3.3: removed or narrowed is major, added or widened is minor, the same is
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
-from workbench.domain.canonical import canonical_lines
+from workbench.domain.contract import FORMAT, MAX_TOOLS, NAME, Contract
 from workbench.domain.errors import UserError
+from workbench.domain.reading import printed
 from workbench.domain.version import Bump
-from workbench.runner.schemas import allows
+from workbench.runner.schemas import Budget, allows
 from workbench.sdk.tools import MARK, ToolInfo
 
-FORMAT = 1
+MAX_REASONS = 50  # sentences of one comparison
 Schema = Mapping[str, Any]
 _SILENT = ("title", "description", "examples", "default")  # of a schema: what no caller can trip over
 
@@ -39,17 +41,25 @@ class Tool:
 
 
 def find_tools(modules: Iterable[object]) -> dict[str, Tool]:
-    """The tools that modules define (not those they merely import), by name, sorted. UserError for two of one name."""
-    tools: dict[str, Tool] = {}
+    """The tools that modules define (not those they merely import), by name, sorted. UserError for two of one name, for
+    a name that MCP does not have, and for more than any agent can choose from."""
+    marked: dict[str, tuple[ToolInfo, Callable[..., Any]]] = {}
     for module in modules:
-        for function in vars(module).values():
+        for function in list(vars(module).values()):
             info = getattr(function, MARK, None)
             if not isinstance(info, ToolInfo) or function.__module__ != getattr(module, "__name__", ""):
                 continue
-            if info.name in tools and tools[info.name].function is not function:
+            if info.name in marked and marked[info.name][1] is not function:
                 raise UserError(f"two tools are called {info.name!r}", "give one of them another name: @tool(name=...)")
-            tools[info.name] = _describe(info, function)
-    return dict(sorted(tools.items()))
+            marked[info.name] = (info, function)
+    if len(marked) > MAX_TOOLS:
+        raise UserError(f"agents/ defines {len(marked)} tools, {MAX_TOOLS} at most are offered", "join some of them")
+    for name in marked:
+        if not re.fullmatch(NAME, name):
+            raise UserError(
+                f"a tool cannot be called {name!r}", "use letters, digits, '_', '.' and '-': @tool(name=...)"
+            )
+    return {name: _describe(*marked[name]) for name in sorted(marked)}
 
 
 def _describe(info: ToolInfo, function: Callable[..., Any]) -> Tool:
@@ -107,10 +117,6 @@ def contract(tools: Mapping[str, Tool]) -> dict[str, Any]:
     }
 
 
-def contract_bytes(tools: Mapping[str, Tool]) -> bytes:
-    return canonical_lines(contract(tools))
-
-
 def bare(schema: Any, inside_properties: bool = False) -> Any:
     """A schema without what describes it, as the contract has it."""
     if isinstance(schema, Mapping):
@@ -124,21 +130,33 @@ def bare(schema: Any, inside_properties: bool = False) -> Any:
     return schema
 
 
-def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Bump, tuple[str, ...]]:
-    """The bump that a change of contract asks for, and a sentence for each difference."""
+def compare(old: Contract, new: Contract) -> tuple[Bump, tuple[str, ...]]:
+    """The bump that a change of contract asks for, and a sentence for each difference. Both may be anything that
+    ``domain.contract`` reads: what takes too long to show counts as breaking."""
+    budget = Budget()
     before, after = old["tools"], new["tools"]
     major: list[str] = [f"tool {name} was removed" for name in sorted(before.keys() - after.keys())]
     minor: list[str] = [f"tool {name} was added" for name in sorted(after.keys() - before.keys())]
     for name in sorted(before.keys() & after.keys()):
         for side, accepts in (("input", True), ("output", False)):
-            narrower, wider = _compare(before[name][side], after[name][side], f"{name} {side}", accepts=accepts)
+            narrower, wider = _compare(
+                before[name][side], after[name][side], f"{name} {side}", accepts=accepts, budget=budget
+            )
             major += narrower
             minor += wider
     bump = Bump.MAJOR if major else Bump.MINOR if minor else Bump.PATCH
-    return bump, tuple(major + minor)
+    reasons = [_plain(each) for each in (major + minor)[:MAX_REASONS]]
+    if (left := len(major) + len(minor) - MAX_REASONS) > 0:
+        reasons.append(f"and {left} more")
+    return bump, tuple(reasons)
 
 
-def _compare(old: Schema, new: Schema, where: str, *, accepts: bool) -> tuple[list[str], list[str]]:
+def _plain(reason: str) -> str:
+    """With the names of fields, which may be any text, on one short line."""
+    return reason if reason.isprintable() and len(reason) <= 300 else printed(reason, 300)
+
+
+def _compare(old: Schema, new: Schema, where: str, *, accepts: bool, budget: Budget) -> tuple[list[str], list[str]]:
     """Differences of two schemas: (breaking, compatible).
 
     For what is accepted (input), a new required field or a narrowed one breaks; a new optional field widens. For what
@@ -146,7 +164,7 @@ def _compare(old: Schema, new: Schema, where: str, *, accepts: bool) -> tuple[li
     harmless counts as breaking: a rule that guesses would be wrong one day.
     """
     if "properties" not in old or "properties" not in new:
-        return _judged(old, new, f"{where}: the kind of value", of_old=old, of_new=new, accepts=accepts)
+        return _judged(old, new, f"{where}: the kind of value", of_old=old, of_new=new, accepts=accepts, budget=budget)
     breaking: list[str] = []
     compatible: list[str] = []
     a, b = dict(old["properties"]), dict(new["properties"])
@@ -157,7 +175,9 @@ def _compare(old: Schema, new: Schema, where: str, *, accepts: bool) -> tuple[li
         elif field not in a:
             (breaking if accepts and field in needed_after else compatible).append(f"{where}: field {field} was added")
         else:
-            judged = _judged(a[field], b[field], f"{where}: field {field}", of_old=old, of_new=new, accepts=accepts)
+            judged = _judged(
+                a[field], b[field], f"{where}: field {field}", of_old=old, of_new=new, accepts=accepts, budget=budget
+            )
             breaking += judged[0]
             compatible += judged[1]
             if field in needed_after - needed_before:
@@ -172,11 +192,11 @@ def _compare(old: Schema, new: Schema, where: str, *, accepts: bool) -> tuple[li
 
 
 def _judged(
-    old: Schema, new: Schema, what: str, *, of_old: Schema, of_new: Schema, accepts: bool
+    old: Schema, new: Schema, what: str, *, of_old: Schema, of_new: Schema, accepts: bool, budget: Budget
 ) -> tuple[list[str], list[str]]:
-    wider = allows(new, old, of_new=of_new, of_old=of_old, closed=True)
-    narrower = allows(old, new, of_new=of_old, of_old=of_new, closed=True)
+    wider = allows(new, old, of_new=of_new, of_old=of_old, closed=True, budget=budget)
+    narrower = allows(old, new, of_new=of_old, of_old=of_new, closed=True, budget=budget)
     if wider and narrower:
         return [], []
-    harmless = wider if accepts else allows(old, new, of_new=of_old, of_old=of_new, closed=False)
+    harmless = wider if accepts else allows(old, new, of_new=of_old, of_old=of_new, closed=False, budget=budget)
     return ([], [f"{what} changed"]) if harmless else ([f"{what} changed"], [])

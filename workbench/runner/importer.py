@@ -1,10 +1,10 @@
-"""Python modules straight from a Git tree: no checkout, and as many versions side by side as there are trees.
+"""Python modules straight from the files of a tree: no checkout, and as many versions side by side as there are trees.
 
 The modules of one tree live under a package of their own, ``agents@<tree>``, so two versions never meet in
 ``sys.modules``. Inside them ``import agents.x`` means their own tree, and ``workbench.sdk`` is all of workbench that
 they may import. What they import from the standard library or other packages is shared with everybody, as usual. Files
 beside them are read by ``importlib.resources.files(__package__)``. What they print goes to standard error: standard
-output may be a protocol's.
+output may be a protocol's. Only a Runner that a person started, and the job in the sandbox, load anything.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import importlib.util
 import linecache
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from workbench.domain.errors import NotFound, UserError
+from workbench.domain.errors import UserError
 from workbench.domain.ids import ObjectId
-from workbench.ports.store import Objects
-from workbench.runner.resources import TreeResources
+from workbench.runner.resources import Resources
+from workbench.runner.source import Source
 
 PACKAGE = "agents"
 MAX_SOURCE = 1 << 20  # bytes of one module
@@ -33,12 +33,12 @@ _lock = threading.RLock()
 
 
 class TreePackage(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """The package ``agents@<tree>``, found and loaded from the objects of a tree."""
+    """The package ``agents@<tree>``, found and loaded from the files of a tree."""
 
-    def __init__(self, objects: Objects, tree: ObjectId) -> None:
-        self.name = f"{PACKAGE}@{tree}"
-        self._objects = objects
-        self._tree = tree
+    def __init__(self, source: Source) -> None:
+        self.name = f"{PACKAGE}@{source.tree}"
+        self._files = source.files
+        self._folders = {path[:at] for path in source.files for at, char in enumerate(path) if char == "/"}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -56,18 +56,15 @@ class TreePackage(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def _locate(self, fullname: str) -> tuple[str, bool] | None:
         path = fullname[len(self.name) :].lstrip(".").replace(".", "/")
         for file, is_package in ((f"{path}/__init__.py".lstrip("/"), True), (f"{path}.py", False)):
-            if file != ".py" and self._objects.entry(self._tree, file) is not None:
+            if file != ".py" and file in self._files:
                 return file, is_package
-        if fullname == self.name:
-            return "", True  # agents/ needs no __init__.py
-        entry = self._objects.entry(self._tree, path)
-        return ("", True) if entry is not None and entry.mode == 0o40000 else None
+        # agents/ needs no __init__.py, nor does a folder in it
+        return ("", True) if fullname == self.name or path in self._folders else None
 
-    def get_resource_reader(self, fullname: str) -> TreeResources | None:
+    def get_resource_reader(self, fullname: str) -> Resources | None:
         """For ``importlib.resources``: the files of a package's folder."""
         path = fullname[len(self.name) :].lstrip(".").replace(".", "/")
-        entry = self._objects.entry(self._tree, path)
-        return TreeResources(self._objects, entry.id, path) if entry is not None and entry.mode == 0o40000 else None
+        return Resources(self._files, path) if not path or path in self._folders else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return None
@@ -76,7 +73,7 @@ class TreePackage(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         spec = module.__spec__
         assert spec is not None
         file = spec.loader_state
-        source = self._objects.read_file(self._tree, file) if file else b""
+        source = self._files[file] if file else b""
         if len(source) > MAX_SOURCE:
             raise UserError(f"agents/{file} is {len(source)} bytes", f"a module holds {MAX_SOURCE} bytes at most")
         origin = spec.origin or file
@@ -111,37 +108,34 @@ def _is_sdk(name: str, fromlist: Sequence[str]) -> bool:
     return name == "workbench.sdk" or name.startswith("workbench.sdk.")
 
 
-def load(objects: Objects, commit: ObjectId) -> dict[str, ModuleType]:
-    """All modules of ``agents/`` at a commit, by their name below ``agents`` ("" is the package itself).
+def load(source: Source) -> dict[str, ModuleType]:
+    """All modules of ``agents/``, by their name below ``agents`` ("" is the package itself).
 
     UserError when one of them does not compile or fails on import, with the line; nothing is left registered then.
     """
-    entry = objects.entry(commit, PACKAGE)
-    if entry is None or entry.mode != 0o40000:
-        raise NotFound(f"commit {commit[:12]} has no agents/ folder", "commit one; `workbench init` makes an example")
-    package = TreePackage(objects, entry.id)
+    package = TreePackage(source)
     with _lock:
         if package.name not in sys.modules:
             sys.meta_path.append(package)
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 modules = {"": importlib.import_module(package.name)}
-                for name in _module_names(objects, entry.id):
+                for name in _module_names(source):
                     modules[name] = importlib.import_module(f"{package.name}.{name}")
         except (Exception, SystemExit) as error:  # a module that exits must not take us along
-            unload(entry.id)
-            raise UserError(
-                f"agents/ at {commit[:12]} cannot be loaded: {_describe(error)}", "mend it and commit"
-            ) from error
+            unload(source.tree)
+            raise UserError(f"agents/ cannot be loaded: {_describe(error)}", "mend it and commit") from error
     return modules
 
 
-def _module_names(objects: Objects, tree: ObjectId) -> Iterator[str]:
+def _module_names(source: Source) -> list[str]:
     """Of all modules below the package, in the order of their files; a folder's ``__init__.py`` is the folder's."""
-    for file in objects.walk(tree):
-        name = file.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        if file.path.endswith(".py") and name != "__init__":
-            yield name
+    names = [
+        path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for path in source.files
+        if path.endswith(".py")
+    ]
+    return [name for name in names if name != "__init__"]
 
 
 def unload(tree: ObjectId) -> None:

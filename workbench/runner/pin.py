@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from workbench.domain import refs
-from workbench.domain.errors import NotFound, Refused, UserError
+from workbench.domain.contract import Contract, ContractRecord
+from workbench.domain.errors import NotFound, Refused
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.refs import AgentVersion
@@ -13,9 +15,10 @@ from workbench.domain.version import FIRST, Bump, Version
 from workbench.ports.store import Artifact, Repository
 from workbench.ports.work import Clock
 from workbench.runner import contract as contracts
-from workbench.runner import importer
 from workbench.runner.version import read_state
 from workbench.state.document import ACTIVE_PATH, PinnedRelease
+
+ContractOf = Callable[[ObjectId], ContractRecord]  # of a commit: the same libraries make both that are compared
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ def pin(
     repository: Repository,
     artifact: Artifact,
     *,
+    contract_of: ContractOf,
     clock: Clock,
     who: str,
     why: str = "",
@@ -40,7 +44,8 @@ def pin(
     """Make ``artifact`` (a release) what main's agent answers with.
 
     The version follows from the contract of main compared with the newest version's; a person may ask for more, never
-    for less. Refused when it is pinned already with the same code; Conflict when main or the channel moved meanwhile.
+    for less. Refused when it is pinned already with the same code, and where main has no contract; Conflict when main
+    or the channel moved meanwhile.
     """
     if artifact.tag.kind is not refs.Kind.RELEASE:
         raise Refused(f"{artifact.tag.short} is not a release", "pin a release: workbench log lists them")
@@ -53,7 +58,7 @@ def pin(
     active = repository.refs.get(str(refs.ACTIVE))
     if old_state.release == pinned and newest is not None and active == main == newest[1]:
         raise Refused(f"{pinned.artifact} is pinned already, as {newest[0]}", "nothing to do")
-    version, bump, reasons = _next_version(repository, main, newest, at_least)
+    version, bump, reasons = _next_version(contract_of, main, newest, at_least)
     state = old_state.model_copy(update={"release": pinned})
     now_ms = clock.now_ms()
     tree = repository.objects.add_tree(repository.objects.commit(main).tree, {ACTIVE_PATH: state.to_bytes()})
@@ -84,16 +89,31 @@ def _newest(repository: Repository) -> tuple[Version, ObjectId] | None:
 
 
 def _next_version(
-    repository: Repository, main: ObjectId, newest: tuple[Version, ObjectId] | None, at_least: Bump
+    contract_of: ContractOf, main: ObjectId, newest: tuple[Version, ObjectId] | None, at_least: Bump
 ) -> tuple[Version, Bump | None, tuple[str, ...]]:
-    after = contracts.find_tools(importer.load(repository.objects, main).values())
+    after = contract_of(main)
+    if after.contract is None:
+        raise Refused(
+            f"main ({main[:12]}) has no contract: {after.why}", "mend agents/, commit and push, and pin again"
+        )
     if newest is None:
         return FIRST, None, ("the first version",)
-    try:
-        before = contracts.find_tools(importer.load(repository.objects, newest[1]).values())
-        bump, reasons = contracts.compare(contracts.contract(before), contracts.contract(after))
-    except UserError as error:  # a tag never changes, so it must not stand in the way for ever
-        bump, reasons = Bump.MAJOR, (f"what {newest[0]} promised cannot be known: {error.what}",)
+    bump, reasons = _compared(contract_of, newest, after.contract)
     if at_least.weight > bump.weight:
         bump, reasons = at_least, (*reasons, f"{at_least} was asked for")
     return newest[0].bump(bump), bump, reasons or ("the contract is the same",)
+
+
+def _compared(
+    contract_of: ContractOf, newest: tuple[Version, ObjectId], after: Contract
+) -> tuple[Bump, tuple[str, ...]]:
+    try:
+        before = contract_of(newest[1])
+    except NotFound as error:
+        why = error.what
+    else:
+        if before.contract is not None:
+            return contracts.compare(before.contract, after)
+        why = before.why
+    # A tag never changes, so it must not stand in the way for ever.
+    return Bump.MAJOR, (f"what {newest[0]} promised cannot be known: {why}",)

@@ -1,73 +1,61 @@
-"""Files of a Git tree as ``importlib.resources`` hands them to code: read from the objects, never written anywhere."""
+"""Files of ``agents/`` as ``importlib.resources`` hands them to code: read where they are kept, never written."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources.abc import Traversable, TraversableResources
 from typing import Any
 
-from workbench.domain.ids import ObjectId
-from workbench.ports.store import Objects
 
-_FOLDER = 0o40000
-_FILES = (0o100644, 0o100755)
+class Resources(TraversableResources):
+    """The resources of the package whose folder is ``path``."""
 
+    def __init__(self, files: Mapping[str, bytes], path: str) -> None:
+        self._root = ResourcePath(files, path)
 
-class TreeResources(TraversableResources):
-    """The resources of one package; ``tree`` is its folder and ``name`` what messages call it."""
-
-    def __init__(self, objects: Objects, tree: ObjectId, name: str) -> None:
-        self._root = TreePath(objects, tree, _FOLDER, name)
-
-    def files(self) -> TreePath:
+    def files(self) -> ResourcePath:
         return self._root
 
 
-class TreePath(Traversable):
-    """A file or folder of a tree, or a name at which nothing stands (mode 0). Links are neither."""
+class ResourcePath(Traversable):
+    """A file or folder, or a path at which nothing stands. Links are none of these."""
 
-    def __init__(self, objects: Objects, id: ObjectId, mode: int, name: str) -> None:
-        self._objects, self._id, self._mode, self._name = objects, id, mode, name
+    def __init__(self, files: Mapping[str, bytes], path: str) -> None:
+        self._files, self._path = files, path
 
     @property
     def name(self) -> str:
-        return self._name.rpartition("/")[2]
+        return self._path.rpartition("/")[2]
 
     def is_dir(self) -> bool:
-        return self._mode == _FOLDER
+        return not self._path or any(path.startswith(f"{self._path}/") for path in self._files)
 
     def is_file(self) -> bool:
-        return self._mode in _FILES
+        return self._path in self._files
 
-    def iterdir(self) -> Iterator[TreePath]:
+    def iterdir(self) -> Iterator[ResourcePath]:
         if not self.is_dir():
-            raise NotADirectoryError(self._name)
-        for entry in self._objects.list(self._id):
-            yield TreePath(self._objects, entry.id, entry.mode, f"{self._name}/{entry.path}".lstrip("/"))
+            raise NotADirectoryError(self._path)
+        prefix = f"{self._path}/".lstrip("/")
+        names = (path.removeprefix(prefix).partition("/")[0] for path in self._files if path.startswith(prefix))
+        for name in dict.fromkeys(names):
+            yield ResourcePath(self._files, prefix + name)
 
-    def joinpath(self, *descendants: Any) -> TreePath:
-        found = self
-        for name in "/".join(map(str, descendants)).split("/"):
-            if name not in ("", "."):
-                found = found._child(name)
-        return found
-
-    def _child(self, name: str) -> TreePath:
-        entry = self._objects.entry(self._id, name) if self.is_dir() else None
-        where = f"{self._name}/{name}".lstrip("/")
-        return TreePath(self._objects, entry.id if entry else self._id, entry.mode if entry else 0, where)
+    def joinpath(self, *descendants: Any) -> ResourcePath:
+        names = [name for name in "/".join(map(str, descendants)).split("/") if name not in ("", ".")]
+        return ResourcePath(self._files, "/".join([self._path, *names]).lstrip("/"))
 
     def read_bytes(self) -> bytes:
         if not self.is_file():
-            raise (IsADirectoryError if self.is_dir() else FileNotFoundError)(self._name)
-        return self._objects.read_blob(self._id)
+            raise (IsADirectoryError if self.is_dir() else FileNotFoundError)(self._path)
+        return self._files[self._path]
 
     def read_text(self, encoding: str | None = None) -> str:
         return self.read_bytes().decode(encoding or "utf-8")
 
     def open(self, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         if mode not in ("r", "rb"):
-            raise PermissionError(f"{self._name} is an object of Git: it can be read only")
+            raise PermissionError(f"{self._path} belongs to a commit: it can be read only")
         stream = io.BytesIO(self.read_bytes())
         return stream if mode == "rb" else io.TextIOWrapper(stream, *args, **{"encoding": "utf-8", **kwargs})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 from workbench.domain import refs
 from workbench.domain.errors import NotFound, UserError
 from workbench.domain.ids import ObjectId
+from workbench.domain.refs import ACTIVE, AgentVersion, Channel
+from workbench.domain.version import Version
 from workbench.ports.store import Repository
 from workbench.runner import contract as contracts
-from workbench.runner import importer
+from workbench.runner import importer, source
 from workbench.runner.contract import Tool
 from workbench.state import document
 from workbench.state.document import StateDocument
@@ -52,15 +55,35 @@ def read_state(repository: Repository, commit: ObjectId) -> StateDocument:
     return document.read(data)
 
 
-def load(repository: Repository, name: str = "active") -> AgentSnapshot:
-    """The snapshot of a version: ``active``, ``vX.Y.Z``, a branch or a commit."""
-    if name == "active" and repository.refs.get(str(refs.ACTIVE)) is None:
+def named(repository: Repository, name: str) -> ObjectId:
+    """The commit of a version or channel, by its tag or the channel's ref: never a branch of that name."""
+    if name == ACTIVE.name and repository.refs.get(str(ACTIVE)) is None:
         raise NotFound("no version is active yet", "pin a release: workbench pin release/NAME")
-    # The channel, also where a branch or a tag has that name.
-    commit = repository.resolve(str(refs.ACTIVE) if name == "active" else name)
-    state = read_state(repository, commit)
-    modules = importer.load(repository.objects, commit)
+    try:
+        ref: AgentVersion | Channel = AgentVersion(Version.parse(name)) if name[:1] == "v" else Channel(name)
+        id = repository.refs.get(str(ref))
+    except UserError:
+        id = None
+    if id is None:
+        raise NotFound(f"there is no version or channel {name!r}", _hint(repository, name))
+    return repository.objects.peel(id)
+
+
+def _hint(repository: Repository, name: str) -> str:
+    known = [str(version) for version, _ in refs.agent_versions(repository.refs.all("refs/tags/"))]
+    channels = f"{refs.OWN_NAMESPACE}channels/"
+    known += [ref.removeprefix(channels) for ref in repository.refs.all(channels)]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    said = f"did you mean {' or '.join(near)}?" if near else "`workbench log` lists the versions"
+    return f"{said} Of any other commit, a branch's too: --commit REV"
+
+
+def load(repository: Repository, name: str = ACTIVE.name, *, commit: str = "") -> AgentSnapshot:
+    """The snapshot of a version (``vX.Y.Z``) or channel, or of any ``commit``."""
+    id = repository.resolve(commit) if commit else named(repository, name)
+    state = read_state(repository, id)
+    modules = importer.load(source.at(repository.objects, id))
     tools = contracts.find_tools(modules.values())
     if not tools:
-        raise UserError(f"agents/ at {commit[:12]} defines no tool", "mark a function with @tool from workbench.sdk")
-    return AgentSnapshot(label(repository, commit), commit, state, tools)
+        raise UserError(f"agents/ at {id[:12]} defines no tool", "mark a function with @tool from workbench.sdk")
+    return AgentSnapshot(label(repository, id), id, state, tools)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workbench.store.payload.artifacts import StoredArtifacts
     from workbench.store.payload.blobs import Blobs
     from workbench.store.payload.cache import PayloadCache
+    from workbench.store.payload.contracts import StoredContracts
     from workbench.store.payload.run_cache import StoredRunCache
 
 
@@ -54,6 +55,12 @@ class Parts:
         from workbench.store.payload.run_cache import StoredRunCache
 
         return StoredRunCache(self._objects, self._refs, self._ledger)
+
+    @cached_property
+    def contracts(self) -> StoredContracts:
+        from workbench.store.payload.contracts import StoredContracts
+
+        return StoredContracts(self._objects, self._refs, now_ms=self._clock.now_ms)
 
     @cached_property
     def journals(self) -> Journals:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from workbench.domain.errors import WorldError
 from workbench.domain.ids import ObjectId, Ulid, make_ulid
 from workbench.domain.ledger import Entry
-from workbench.ports.store import Artifacts, Cache, Finding, Journals, RunCache, RunStore
+from workbench.ports.store import Artifacts, Cache, Contracts, Finding, Journals, RunCache, RunStore
 from workbench.ports.work import Clock
 from workbench.store.git import names
 from workbench.store.git.database import GitDatabase
@@ -99,6 +99,10 @@ class GitRepository:
     @property
     def run_cache(self) -> RunCache:
         return self._parts.run_cache
+
+    @property
+    def contracts(self) -> Contracts:
+        return self._parts.contracts
 
     @property
     def journals(self) -> Journals:

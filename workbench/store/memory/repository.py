@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from workbench.domain.errors import NotFound
 from workbench.domain.ids import ZERO_ID, ObjectId, Ulid, make_ulid, object_id
 from workbench.domain.ledger import RefMove
-from workbench.ports.store import Artifacts, Cache, Finding, Journals, RunCache, RunStore
+from workbench.ports.store import Artifacts, Cache, Contracts, Finding, Journals, RunCache, RunStore
 from workbench.ports.work import Clock
 from workbench.store.git import names
 from workbench.store.git.encoding import object_id_of
@@ -180,6 +180,10 @@ class MemoryRepository:
     @property
     def run_cache(self) -> RunCache:
         return self._parts.run_cache
+
+    @property
+    def contracts(self) -> Contracts:
+        return self._parts.contracts
 
     @property
     def journals(self) -> Journals:
