@@ -179,10 +179,9 @@ def _parse(folder: Path) -> None:
 
 
 def _search(folder: Path) -> None:
-    from workbench.refactor.search import search
+    from workbench.refactor.grammar import find
 
-    found = search([("a.rs", _TEXTS[0])], "fn $NAME() -> u32 { $$$ }", language="rust")
-    _check(found.outcome == "matched", f"a search for a function comes to {found.outcome}: {found.detail}")
+    _check(len(find(_TEXTS[0], "fn $NAME() -> u32 { $$$ }", "rust", 2)) == 1, "a function is not found")
 
 
 def _sandboxed(folder: Path) -> None:
