@@ -159,3 +159,19 @@ def test_a_native_crash_has_an_exit_code_and_tells_its_parts() -> None:
     assert told["exit_code"] == 10
     assert (told["crashed"], told["ended"], told["given"]) == ("llama.cpp in complete", "SIGSEGV", "a.gguf")
     assert told["log"] == ["last words"]
+
+
+@pytest.mark.parametrize("module", ["llama_cpp", "mcp.server", "torch"])
+def test_a_library_that_is_not_installed_is_told_with_the_command_that_brings_it(module: str) -> None:
+    code = f"""
+from workbench.cli.edge import ended
+def command():
+    raise ModuleNotFoundError("No module named {module}", name="{module}")
+raise SystemExit(ended(command, as_json=False))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 7
+    what, hint = done.stderr.splitlines()
+    assert what == f"error: {module.partition('.')[0]} is not installed"
+    assert hint.startswith("  install it: /")
+    assert "git-workbench" not in hint

@@ -11,13 +11,19 @@ import io
 import os
 import sys
 
-from workbench.domain.errors import NativeCrash, UserError, WorkbenchError, WorldError
+from workbench.domain.errors import NativeCrash, ToolMissing, UserError, WorkbenchError, WorldError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 INTERRUPTED = 130  # as a shell says it: 128 and the signal's number
+_DISTRIBUTIONS = {  # of modules that are called otherwise
+    "llama_cpp": "llama-cpp-python",
+    "askalono": "pyaskalono",
+    "opentelemetry": "opentelemetry-sdk",
+    "google": "protobuf",
+}
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -56,8 +62,23 @@ def _told(command: Callable[[], int], as_json: bool) -> int:
         return _tell(error, as_json=as_json)
     except BrokenPipeError:
         raise
+    except ModuleNotFoundError as error:
+        missing = as_tool_missing(error)
+        if missing is None:
+            raise
+        return _tell(missing, as_json=as_json)
     except OSError as error:
         return _tell(as_world_error(error), as_json=as_json)
+
+
+def as_tool_missing(error: ModuleNotFoundError) -> ToolMissing | None:
+    """For a library of others that is not installed, the command that brings it; None for a module of our own."""
+    module = (error.name or "").partition(".")[0]
+    if module in ("", "workbench", "agents"):
+        return None
+    from workbench.config.installed import command_for
+
+    return ToolMissing(f"{module} is not installed", f"install it: {command_for(_DISTRIBUTIONS.get(module, module))}")
 
 
 def as_world_error(error: OSError) -> WorldError:
