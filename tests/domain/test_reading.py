@@ -134,7 +134,7 @@ def test_what_is_right_is_read_into_its_dataclass() -> None:
         (changed("files/0/more", 7), "files[0].more: no such field is known"),
         (changed("files/0", 7), "files[0]: 7 is not an object"),
         (changed("files", None), "files: None is not a list"),
-        (changed("files", [1] * 4), "files: a list of 4, where 3 at most"),
+        (changed("files", [1] * 4), "files: a list of 4, where 0 to 3"),
         (changed("colour", "blue"), "colour: 'blue' is not one of red"),
         (changed("colour", {}), "colour: an object of 0 is not one of red"),
         (changed("rates", {"a": "1"}), "rates.a: '1' is not a number"),

@@ -33,7 +33,7 @@ MANIFESTS = st.builds(
     Manifest,
     kind=KINDS,
     name=NAMES,
-    files=st.lists(st.builds(FileEntry, TEXT, DIGESTS, WHOLE, st.integers(0, 99)), max_size=4).map(
+    files=st.lists(st.builds(FileEntry, TEXT.filter(bool), DIGESTS, WHOLE, st.integers(0, 99)), max_size=4).map(
         lambda files: tuple(sorted(files))
     ),
     inputs=st.lists(st.builds(InputEntry, KINDS, NAMES, IDS), max_size=3).map(lambda inputs: tuple(sorted(inputs))),

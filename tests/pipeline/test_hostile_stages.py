@@ -29,8 +29,14 @@ CASES = {
         "result.json of words cannot be read",
     ),
     "counts with NaN": ("(output / 'a').write_text('x'); end(output, {'n': float('nan')})", "NaN is not JSON"),
-    "counts with text": ("(output / 'a').write_text('x'); end(output, {'n': 'many'})", "counts are not whole numbers"),
-    "an unknown format": ("(output / 'a').write_text('x'); end(output, format=7)", "its format is not 1"),
+    "counts with text": (
+        "(output / 'a').write_text('x'); end(output, {'n': 'many'})",
+        "counts.n: 'many' is not a whole number",
+    ),
+    "an unknown format": (
+        "(output / 'a').write_text('x'); end(output, format=7)",
+        "has format 7; this workbench reads format 1",
+    ),
     "leaves a link": ("os.symlink('/etc/passwd', output / 'a'); end(output)", "words left a, which is a link"),
     "leaves a folder link": ("os.symlink('/etc', output / 'a'); end(output)", "words left a, which is a link"),
     "leaves a pipe": ("os.mkfifo(output / 'a'); end(output)", "words left a, which is neither a file nor a folder"),

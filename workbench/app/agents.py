@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,21 +39,6 @@ def open_release(repository: Repository, artifact: Artifact, quantisation: str =
         return wiring.models().load(path)
     except Corrupt as error:  # the cache's file name is its digest: say which release it is
         raise Corrupt(f"{name} of {artifact.tag.short} cannot be opened: {error.what}", error.hint) from error
-
-
-def read_record(text: str) -> Generation:
-    """The record of a generation in what ``workbench complete --json`` or the server's answer says."""
-    from workbench.domain.generation import Generation
-
-    try:
-        found = json.loads(text)
-        for key in ("workbench", "record"):
-            found = found.get(key, found)
-        return Generation.from_json(found)
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise Corrupt(
-            f"not the record of a generation: {error}", "give what `workbench complete --json` wrote"
-        ) from error
 
 
 def repeat(model: LoadedModel, record: Generation) -> Generation:

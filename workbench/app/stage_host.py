@@ -13,7 +13,6 @@ and of a native crash ``crashed ended given`` besides.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -32,6 +31,18 @@ from workbench.domain.canonical import canonical_lines
 from workbench.domain.crash import read_crash
 from workbench.domain.errors import NativeCrash, StageFailed, UserError, WorkbenchError
 from workbench.domain.events import Checkpoint, Log, Progress, StageEvent, encode
+from workbench.domain.reading import (
+    Limits,
+    anything,
+    checked,
+    load_json,
+    mapping,
+    nullable,
+    optional,
+    record,
+    text,
+    whole,
+)
 from workbench.domain.stage import STEP_FORMAT, StageResult, StageSpec
 from workbench.ports.fetch import Fetcher
 from workbench.ports.inference import ModelLoader
@@ -61,33 +72,30 @@ class Step:
     def read(cls, path: Path) -> Step:
         """UserError where the file is missing, is not JSON or has another shape."""
         try:
-            raw = json.loads(path.read_bytes())
+            data = path.read_bytes()
         except OSError as error:
             raise UserError(
                 f"cannot read the step file {path}: {error.strerror}", "give the path of a step.json"
             ) from None
-        except ValueError as error:
-            raise UserError(f"{path} is not JSON: {error}", "see workbench/stages/README.md for its shape") from None
-        if not isinstance(raw, dict) or raw.get("format") != STEP_FORMAT:
-            raise UserError(
-                f"{path} is not a step of format {STEP_FORMAT}", "see workbench/stages/README.md for its shape"
-            )
-        try:
-            return cls(
-                stage=str(raw["stage"]),
-                name=str(raw["name"]),
-                inputs={str(role): Path(folder) for role, folder in raw["inputs"].items()},
-                output=Path(raw["output"]),
-                scratch=Path(raw["scratch"]),
-                checkpoint=Path(raw["checkpoint"]) if raw.get("checkpoint") else None,
-                params=dict(raw["params"]),
-                seed=int(raw["seed"]),
-                workers=int(raw["workers"]),
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(
-                f"{path} misses or misspells {error}", "see workbench/stages/README.md for its shape"
-            ) from None
+        hint = "see workbench/stages/README.md for its shape"
+        return load_json(data, _STEP, what=str(path), limits=_LIMITS, error=UserError, hint=hint)
+
+
+_LIMITS = Limits(size_bytes=16 << 20)
+_PATH = checked(text(least=1), Path)
+_STEP = record(
+    Step,
+    format=(STEP_FORMAT,),
+    stage=text(),
+    name=text(),
+    inputs=mapping(_PATH),
+    output=_PATH,
+    scratch=_PATH,
+    checkpoint=optional(nullable(_PATH), None),
+    params=mapping(anything()),
+    seed=whole(),
+    workers=whole(1),
+)
 
 
 @dataclass

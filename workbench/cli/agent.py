@@ -1,16 +1,15 @@
-"""Commands that make answers: pin, contract, complete, serve, mcp, versions."""
+"""Commands that make answers: pin, complete, serve, mcp, versions."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from workbench.cli.context import Json, Repo, Why, filled, identity, main_is_checked_out, store
 from workbench.cli.locate import locate
-from workbench.cli.output import emit, emit_json, table
+from workbench.cli.output import emit, emit_json
 
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one and prints it.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; loopback unless you say otherwise.")]
@@ -58,47 +57,6 @@ def pin(
         emit("next:  git restore --staged --worktree state     main has moved on under your work tree")
 
 
-def contract(
-    rev: Annotated[str, typer.Argument(help="vX.Y.Z, a channel, a branch or a commit.")] = "refs/heads/main",
-    again: Annotated[bool, typer.Option("--again", help="Compute it once more, also where it is recorded.")] = False,
-    repo: Repo = "",
-    json: Json = False,
-) -> None:
-    """What the tools of a commit promise: recorded once, computed in the sandbox where it is not recorded yet.
-
-    Ends with 1 where there is no contract, and says why.
-
-    Example: [bold]workbench contract v1.0.0[/bold]
-    """
-    from workbench.app.contracts import contract_of
-
-    with store(repo) as repository:
-        commit = repository.resolve(rev)
-        record = contract_of(repository, commit, again=again)
-    made_by = dict(record.made_by)
-    if json:
-        told = {"commit": commit, "agents": record.tree, "made_by": made_by}
-        emit_json(told | {"contract": record.contract, "no_contract": record.why})
-    elif record.contract is None:
-        emit(f"{commit[:12]} has no contract: {record.why}")
-    else:
-        tools = record.contract["tools"]
-        rows = [
-            (name, ", ".join(tool["input"].get("properties", {})), _kind(tool["output"]))
-            for name, tool in tools.items()
-        ]
-        table(("tool", "takes", "answers"), rows)
-        emit(f"\n{commit[:12]}, made by {', '.join(f'{name} {version[:12]}' for name, version in made_by.items())}")
-    if record.contract is None:
-        raise typer.Exit(1)
-
-
-def _kind(schema: Mapping[str, Any]) -> str:
-    """What a tool answers, in a word or a few."""
-    found = schema.get("properties") or schema.get("type") or "anything"
-    return found if isinstance(found, str) else ", ".join(found)
-
-
 def complete(
     ref: Annotated[str, typer.Argument(help="A release: release/NAME or release/NAME/vX.Y.Z.")],
     prompt: Annotated[
@@ -128,14 +86,14 @@ def complete(
 
     Example: [bold]workbench complete release/rust -p 'fn main() {' --suffix '}'[/bold]
     """
-    from workbench.app.agents import open_release, read_record, repeat
+    from workbench.app.agents import open_release, repeat
     from workbench.domain.errors import UserError
-    from workbench.domain.generation import Prompt, Sampling
+    from workbench.domain.generation import Generation, Prompt, Sampling
     from workbench.versions.describe import find_artifact
 
     if (prompt is None) == (not replay):
         raise UserError("complete needs a prompt, or a record to repeat", "give one of --prompt TEXT and --replay FILE")
-    record = read_record(_file_or_standard_input(replay)) if replay else None
+    record = Generation.from_bytes(_file_or_standard_input(replay)) if replay else None
     text = _standard_input() if prompt == "-" else prompt or ""
     sampling = Sampling(
         temperature=temperature,
@@ -172,20 +130,20 @@ def _standard_input() -> str:
         ) from None
 
 
-def _file_or_standard_input(name: str) -> str:
+def _file_or_standard_input(name: str) -> bytes:
     from pathlib import Path
 
     from workbench.domain.errors import NotFound, UserError
 
     if name == "-":
-        return _standard_input()
+        return sys.stdin.buffer.read() if sys.stdin else b""
     try:
-        return Path(name).read_text("utf-8")
+        return Path(name).read_bytes()
     except FileNotFoundError:
         raise NotFound(f"no such file: {name}", "write one with: workbench complete … --json") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise UserError(
-            f"{name} cannot be read: {error}", "give a file that `workbench complete --json` wrote"
+            f"{name} cannot be read: {error.strerror}", "give a file that `workbench complete --json` wrote"
         ) from None
 
 
@@ -277,7 +235,6 @@ def versions(port: Port = 8770, host: Host = "127.0.0.1", repo: Repo = "") -> No
 
 def register(app: typer.Typer) -> None:
     app.command()(pin)
-    app.command()(contract)
     app.command()(complete)
     app.command()(serve)
     app.add_typer(mcp, name="mcp")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from workbench.corpus import jsonl
 from workbench.corpus.document import SCHEMA, Document
 from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import Corrupt, NotFound
+from workbench.domain.reading import Shape, load_json, record
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
 SCHEMA_FILE, STATISTICS = "schema.json", "statistics.json"
+_SCHEMA: Shape[dict[str, Any]] = record(dict, format=(FORMAT,), more=True)
 
 
 class DatasetReader:
@@ -22,17 +24,12 @@ class DatasetReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         try:
-            schema = json.loads((folder / SCHEMA_FILE).read_bytes())
-            self._format = schema["format"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            data = (folder / SCHEMA_FILE).read_bytes()
+        except OSError:
             raise Corrupt(
                 "this is no dataset: it has no readable schema.json", "give the payload of a dataset"
             ) from None
-        if self._format != FORMAT:
-            raise Corrupt(
-                f"the dataset has format {self._format!r}; this workbench reads format {FORMAT}",
-                "upgrade workbench, or build the dataset again",
-            )
+        load_json(data, _SCHEMA, what="the dataset", hint="give the payload of a dataset")
 
     def documents(self, split: str) -> Iterator[Document]:
         """One at a time, in the order of their ids."""

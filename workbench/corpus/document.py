@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.domain.errors import Corrupt
+from workbench.domain.reading import read_or_tell, record, text, whole
 
-FIELDS: Mapping[str, type] = {"id": str, "text": str, "path": str, "package": str, "license": str, "bytes": int}
+FIELDS = ("id", "text", "path", "package", "license", "bytes")
 
 SCHEMA: Mapping[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -45,16 +46,15 @@ class Document:
     @classmethod
     def from_row(cls, row: Mapping[str, Any], *, where: str = "a document") -> Document:
         """Checked against the schema, and the id against the text; Corrupt where they differ."""
-        if row.keys() != FIELDS.keys() or any(type(row[name]) is not kind for name, kind in FIELDS.items()):
-            raise Corrupt(f"{where} does not have the fields of the schema", "see schema.json beside it")
-        document = cls(**row)
-        try:
-            data = document.text.encode()
-        except UnicodeEncodeError:
-            raise Corrupt(f"{where}: the text is not UTF-8", "build the dataset again") from None
+        document = read_or_tell(lambda: _DOCUMENT.read(row, ""), what=where, hint="see schema.json beside it")
+        data = document.text.encode()
         if len(data) != document.bytes or hashlib.sha256(data).hexdigest() != document.id:
             raise Corrupt(f"{where}: the text is not the one its id names", "run `workbench verify` on the dataset")
         return document
 
     def row(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in FIELDS}
+
+
+_TEXT = text(most=64 << 20)
+_DOCUMENT = record(Document, id=text(), text=_TEXT, path=_TEXT, package=_TEXT, license=_TEXT, bytes=whole())

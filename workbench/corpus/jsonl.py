@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from workbench.domain.canonical import canonical_json
 from workbench.domain.errors import Corrupt
+from workbench.domain.reading import BadInput, Limits, parse_json
 
 LINE_BYTES = 64 << 20  # no row of ours is larger; a line that is, is not ours
+LIMITS = Limits(size_bytes=LINE_BYTES)
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -23,10 +24,6 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-def _refuse(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")
-
-
 def read(path: Path) -> Iterator[dict[str, Any]]:
     """Each row as it stands. Corrupt where a line is no object, is too long or the last one is cut short."""
     if not path.is_file():
@@ -36,10 +33,9 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
         while line := lines.readline(LINE_BYTES):
             number += 1
             try:
-                row = json.loads(line.decode(), parse_constant=_refuse)
-            except (ValueError, RecursionError) as error:
-                why = "nested too deep" if isinstance(error, RecursionError) else error
-                raise Corrupt(f"{path.name}, line {number}: {why}", "run `workbench verify` on the artifact") from None
+                row = parse_json(line, LIMITS)
+            except BadInput as bad:
+                raise Corrupt(f"{path.name}, line {number}: {bad}", "run `workbench verify` on the artifact") from None
             if not isinstance(row, dict) or not line.endswith(b"\n"):
                 raise Corrupt(
                     f"{path.name}, line {number} is no whole object", "run `workbench verify` on the artifact"

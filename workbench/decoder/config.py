@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from workbench.domain.canonical import canonical_lines
-from workbench.domain.errors import Corrupt, NotFound, UserError
+from workbench.domain.errors import NotFound, UserError
+from workbench.domain.reading import flag, nullable, number, optional, parse_json, printed, read_or_tell, record, whole
 
 CONFIG_FILE = "config.json"
 _FIXED = {  # what makes the file a Llama to others; another value is refused, not ignored
@@ -72,18 +71,12 @@ class DecoderConfig:
         return {**_FIXED, **asdict(self), "torch_dtype": "float32"}
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> DecoderConfig:
+    def from_json(cls, raw: Any) -> DecoderConfig:
         """From Hugging Face's keys; keys that we do not know are ignored, a Llama that we cannot run is refused."""
-        for key, value in _FIXED.items():
+        for key, value in _FIXED.items() if isinstance(raw, dict) else ():
             if raw.get(key, value) != value:
-                raise UserError(f"{CONFIG_FILE} has {key} {raw[key]!r}", f"only {value!r} can be run here")
-        known = {name: raw[name] for name in cls.__dataclass_fields__ if name in raw}
-        known.setdefault("num_key_value_heads", known.get("num_attention_heads"))
-        try:
-            known.setdefault("head_dim", known["hidden_size"] // known["num_attention_heads"])
-            return cls(**known)
-        except (KeyError, TypeError, ZeroDivisionError) as error:
-            raise Corrupt(f"{CONFIG_FILE} is not a Llama configuration: {error}") from error
+                raise UserError(f"{CONFIG_FILE} has {key} {printed(raw[key])}", f"only {value!r} can be run here")
+        return read_or_tell(lambda: _CONFIG.read(raw, ""), what=CONFIG_FILE, hint="give the folder of a Llama")
 
     def save(self, folder: Path) -> None:
         (folder / CONFIG_FILE).write_bytes(canonical_lines(self.to_json()))
@@ -91,8 +84,38 @@ class DecoderConfig:
     @classmethod
     def load(cls, folder: Path) -> DecoderConfig:
         try:
-            return cls.from_json(json.loads((folder / CONFIG_FILE).read_bytes()))
+            data = (folder / CONFIG_FILE).read_bytes()
         except FileNotFoundError as error:
             raise NotFound(f"no {CONFIG_FILE} in {folder}", "give the folder of a model") from error
-        except ValueError as error:
-            raise Corrupt(f"{CONFIG_FILE} is not JSON: {error}") from error
+        return cls.from_json(
+            read_or_tell(lambda: parse_json(data), what=CONFIG_FILE, hint="give the folder of a Llama")
+        )
+
+
+def _config(num_key_value_heads: int | None, head_dim: int | None, **sizes: Any) -> DecoderConfig:
+    heads = sizes["num_attention_heads"]
+    return DecoderConfig(
+        num_key_value_heads=num_key_value_heads or heads, head_dim=head_dim or sizes["hidden_size"] // heads, **sizes
+    )
+
+
+_SIZE = whole(1, 1 << 31)
+_ID = whole(most=(1 << 31) - 1)
+_CONFIG = record(
+    _config,
+    more=True,
+    vocab_size=_SIZE,
+    hidden_size=_SIZE,
+    intermediate_size=_SIZE,
+    num_hidden_layers=_SIZE,
+    num_attention_heads=_SIZE,
+    num_key_value_heads=optional(nullable(_SIZE), None),
+    head_dim=optional(nullable(_SIZE), None),
+    max_position_embeddings=_SIZE,
+    rms_norm_eps=optional(number(0, 1), DecoderConfig.rms_norm_eps),
+    rope_theta=optional(number(1), DecoderConfig.rope_theta),
+    tie_word_embeddings=optional(flag(), DecoderConfig.tie_word_embeddings),
+    bos_token_id=optional(_ID, DecoderConfig.bos_token_id),
+    eos_token_id=optional(_ID, DecoderConfig.eos_token_id),
+    pad_token_id=optional(_ID, DecoderConfig.pad_token_id),
+)

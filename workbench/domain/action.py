@@ -13,6 +13,7 @@ from typing import Any
 
 from workbench.domain.canonical import digest_of
 from workbench.domain.ids import Digest
+from workbench.domain.reading import anything, mapping, optional, read_or_tell, record, text, whole
 
 FORMAT = 2  # 1: without what the step makes
 
@@ -44,21 +45,27 @@ class ActionParts:
         }
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> ActionParts:
-        return cls(
-            stage=raw["stage"],
-            name=raw["name"],
-            makes=raw.get("makes", ""),
-            code=raw["code"],
-            params=raw["params"],
-            seed=raw["seed"],
-            inputs=raw["inputs"],
-            environment=raw["environment"],
-        )
+    def from_json(cls, raw: Any) -> ActionParts:
+        """What ``to_json`` gave; Corrupt for anything else."""
+        return read_or_tell(lambda: PARTS.read(raw, ""), what="the parts of an action key", hint="run the stage again")
 
     @property
     def key(self) -> Digest:
         return digest_of(self.to_json())
+
+
+PARTS = record(
+    ActionParts,
+    format=(1, FORMAT),
+    stage=text(),
+    name=text(),
+    makes=optional(text(), ""),
+    code=text(),
+    params=mapping(anything()),
+    seed=whole(),
+    inputs=mapping(text()),
+    environment=mapping(text()),
+)
 
 
 class Change(StrEnum):

@@ -9,10 +9,11 @@ the folder is committed.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from workbench.domain.reading import BadInput, Shape, mapping, nullable, number, optional, parse_json, record, text
 
 
 @dataclass(frozen=True)
@@ -42,30 +43,33 @@ def encode(event: StageEvent) -> str:
         body = {"done": event.done, "total": event.total, "unit": event.unit, "rates": dict(event.rates)}
         return json.dumps({"event": "progress", **body})
     if isinstance(event, Log):
-        return json.dumps({"event": "log", "text": event.text})
+        whole_characters = event.text.encode("utf-8", "backslashreplace").decode()  # names of files are any bytes
+        return json.dumps({"event": "log", "text": whole_characters})
     return json.dumps({"event": "checkpoint", "folder": event.folder})
 
 
 def decode(line: str) -> StageEvent:
     """An event; a line that is none is a log line as it stands. An amount that is no finite number makes it none."""
     try:
-        raw = json.loads(line)
-        kind = raw["event"]
-        if kind == "progress":
-            total = raw.get("total")
-            rates = {str(k): _finite(v) for k, v in raw.get("rates", {}).items()}
-            return Progress(
-                _finite(raw["done"]), None if total is None else _finite(total), str(raw.get("unit", "")), rates
-            )
-        if kind == "checkpoint":
-            return Checkpoint(str(raw["folder"]))
-        return Log(str(raw["text"]))
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        raw = parse_json(line.encode("utf-8", "surrogatepass"))
+        kind = raw.get("event") if isinstance(raw, dict) else None
+        if not isinstance(kind, str):
+            raise BadInput("it names no event")
+        event: StageEvent = _EVENTS.get(kind, _LOG).read(raw, "")
+        return event
+    except BadInput:
         return Log(line.rstrip("\n"))
 
 
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{number} is no amount")
-    return number
+_LOG = record(Log, more=True, text=text(most=1 << 20))
+_EVENTS: Mapping[str, Shape[Any]] = {
+    "progress": record(
+        Progress,
+        more=True,
+        done=number(),
+        total=optional(nullable(number()), None),
+        unit=optional(text(), ""),
+        rates=optional(mapping(number()), {}),
+    ),
+    "checkpoint": record(Checkpoint, more=True, folder=text()),
+}

@@ -6,9 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from workbench.domain.errors import Corrupt
+from workbench.domain.reading import (
+    Limits,
+    anything,
+    items,
+    mapping,
+    number,
+    optional,
+    parse_json,
+    read_or_tell,
+    record,
+    text,
+    whole,
+)
 
 FORMAT = 1
+LIMITS = Limits(size_bytes=64 << 20, values=4_000_000)
 REPEAT_PENALTY_MIN, REPEAT_PENALTY_MAX = 0.1, 10.0  # beyond, the penalty alone would choose
 
 
@@ -27,13 +40,6 @@ class Sampling:
 
     def to_json(self) -> dict[str, Any]:
         return {**self.__dict__, "stop": list(self.stop)}
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Sampling:
-        """TypeError or ValueError for what is no sampling."""
-        numbers = {name: type(value) for name, value in cls().__dict__.items() if name != "stop"}
-        given = {name: numbers[name](value) if name in numbers else value for name, value in raw.items()}
-        return cls(**{**given, "stop": tuple(map(str, raw.get("stop", ())))})
 
 
 @dataclass(frozen=True)
@@ -71,19 +77,46 @@ class Generation:
         }
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Generation:
+    def from_json(cls, raw: Any) -> Generation:
         """What ``to_json`` gave; further keys beside its own are left aside. Corrupt for anything else."""
-        if raw.get("format") != FORMAT:
-            raise Corrupt(f"the record of a generation has format {raw.get('format')!r}; {FORMAT} is known")
-        try:
-            return cls(
-                text=str(raw["text"]),
-                tokens=tuple(map(int, raw["tokens"])),
-                finish=str(raw["finish"]),
-                prompt_tokens=tuple(map(int, raw["prompt_tokens"])),
-                sampling=Sampling.from_json(raw["sampling"]),
-                model_sha256=str(raw["model_sha256"]),
-                engine=dict(raw["engine"]),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Corrupt(f"not the record of a generation: {error!r}", "give one as it was written") from error
+        return read_or_tell(lambda: _GENERATION.read(raw, ""), what=_WHAT, hint=_HINT)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Generation:
+        """The record as JSON, also where it stands inside what `complete --json` or the server wrote."""
+
+        def read() -> Generation:
+            raw = parse_json(data, LIMITS)
+            for key in ("workbench", "record"):
+                raw = raw.get(key, raw) if isinstance(raw, dict) else raw
+            return _GENERATION.read(raw, "")
+
+        return read_or_tell(read, what=_WHAT, hint=_HINT)
+
+
+_WHAT, _HINT = "the record of a generation", "give what `workbench complete --json` wrote"
+_TEXT = text(most=16 << 20)
+_IDS = items(whole(most=(1 << 31) - 1))
+_SAMPLING = record(
+    Sampling,
+    temperature=optional(number(0, 1000), Sampling.temperature),
+    top_k=optional(whole(), Sampling.top_k),
+    top_p=optional(number(0, 1), Sampling.top_p),
+    min_p=optional(number(0, 1), Sampling.min_p),
+    repeat_penalty=optional(number(REPEAT_PENALTY_MIN, REPEAT_PENALTY_MAX), Sampling.repeat_penalty),
+    seed=optional(whole(), Sampling.seed),
+    max_tokens=optional(whole(most=(1 << 31) - 1), Sampling.max_tokens),
+    stop=optional(items(text(), most=1000), ()),
+)
+_GENERATION = record(
+    Generation,
+    format=(FORMAT,),
+    more=True,
+    text=_TEXT,
+    tokens=_IDS,
+    finish=text(),
+    prompt_tokens=_IDS,
+    sampling=_SAMPLING,
+    model_sha256=text(),
+    engine=mapping(anything()),
+)

@@ -6,18 +6,18 @@ has a counter that rises by one. Channels, tags and branches are projected from 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from workbench.domain.canonical import canonical_lines
-from workbench.domain.errors import Corrupt
 from workbench.domain.ids import ZERO_ID, ObjectId, object_id
+from workbench.domain.reading import Limits, anything, checked, items, load_json, mapping, one_of, record, text, whole
 from workbench.domain.refs import Ref, UnknownRef, parse_any
 
 FORMAT = 1
+LIMITS = Limits(size_bytes=64 << 20, values=2_000_000)  # a mirror of many refs is one entry
 
 
 class Action(StrEnum):
@@ -79,19 +79,21 @@ class Entry:
 
     @classmethod
     def from_bytes(cls, data: bytes, commit: str = "") -> Entry:
-        try:
-            raw = json.loads(data)
-            if raw["format"] != FORMAT:
-                raise Corrupt(f"ledger entry has unknown format {raw['format']!r}", "upgrade workbench")
-            return cls(
-                counter=int(raw["counter"]),
-                action=Action(raw["action"]),
-                moves=tuple(RefMove.named(m["ref"], object_id(m["old"]), object_id(m["new"])) for m in raw["moves"]),
-                who=raw["who"],
-                why=raw["why"],
-                time_ms=raw["time_ms"],
-                evidence=raw["evidence"],
-                commit=commit,
-            )
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Corrupt(f"ledger entry cannot be read: {error}", "run `workbench doctor`") from error
+        entry = load_json(data, _ENTRY, what="ledger entry", limits=LIMITS, hint="run `workbench doctor`")
+        return replace(entry, commit=commit)
+
+
+_MOVE = record(
+    RefMove, ref=checked(text(most=1024), parse_any), old=checked(text(), object_id), new=checked(text(), object_id)
+)
+_ENTRY = record(
+    Entry,
+    format=(FORMAT,),
+    counter=whole(),
+    action=one_of(Action),
+    moves=items(_MOVE),
+    who=text(),
+    why=text(most=1 << 16),
+    time_ms=whole(),
+    evidence=mapping(anything()),
+)

@@ -6,18 +6,32 @@ the inputs, the source commit, time and host stand in the commit's trailers and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.domain import ids
 from workbench.domain.canonical import canonical_lines
-from workbench.domain.errors import Corrupt
 from workbench.domain.ids import Digest, ObjectId
+from workbench.domain.reading import (
+    INT_MIN,
+    Limits,
+    anything,
+    checked,
+    items,
+    load_json,
+    mapping,
+    one_of,
+    optional,
+    record,
+    text,
+    whole,
+)
 from workbench.domain.refs import Kind, check_name
 
 FORMAT = 1
+LIMITS = Limits(size_bytes=32 << 20, values=4_000_000, depth=40)
+MAX_CHUNKS = 100_000
 MANIFEST = "manifest.json"
 PAYLOAD = "payload"
 
@@ -89,32 +103,31 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
-        """Read a manifest; an unknown format version or a missing field is refused as corrupt."""
-        try:
-            raw = json.loads(data)
-            if not isinstance(raw, dict):
-                raise ValueError("not an object")
-            if raw.get("format") != FORMAT:
-                raise Corrupt(
-                    f"manifest has format {raw.get('format')!r}; this workbench reads format {FORMAT}",
-                    "upgrade workbench, or publish the artifact again with this version",
-                )
-            return cls(
-                kind=Kind(raw["kind"]),
-                name=raw["name"],
-                files=tuple(
-                    FileEntry(f["path"], ids.digest(f["sha256"]), int(f["size"]), int(f.get("chunks", 0)))
-                    for f in raw["files"]
-                ),
-                inputs=tuple(InputEntry(Kind(i["kind"]), i["name"], ids.object_id(i["tree"])) for i in raw["inputs"]),
-                params=raw["params"],
-                seed=raw["seed"],
-                stage=raw["stage"],
-                code=raw["code"],
-                environment=raw["environment"],
-                action_key=raw["action_key"],
-                counts=raw["counts"],
-                metrics=raw["metrics"],
-            )
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise Corrupt(f"manifest cannot be read: {error}", "run `workbench verify` on the artifact") from error
+        """Read a manifest; Corrupt, with the place, for an unknown format and for whatever is not as the table says."""
+        return load_json(data, _MANIFEST, what="manifest", limits=LIMITS, hint="run `workbench verify` on the artifact")
+
+
+_FILE = record(
+    FileEntry,
+    path=text(least=1),
+    sha256=checked(text(), ids.digest),
+    size=whole(),
+    chunks=optional(whole(most=MAX_CHUNKS), 0),
+)
+_INPUT = record(InputEntry, kind=one_of(Kind), name=text(), tree=checked(text(), ids.object_id))
+_MANIFEST = record(
+    Manifest,
+    format=(FORMAT,),
+    kind=one_of(Kind),
+    name=text(),
+    files=items(_FILE),
+    inputs=items(_INPUT),
+    params=mapping(anything()),
+    seed=whole(),
+    stage=text(),
+    code=text(),
+    environment=mapping(text()),
+    action_key=text(),
+    counts=mapping(whole(INT_MIN)),
+    metrics=mapping(anything()),
+)

@@ -29,8 +29,10 @@ from enum import StrEnum
 from typing import Any, Generic, NoReturn, TypeVar
 
 from workbench.domain.errors import Corrupt, UserError, WorkbenchError
+from workbench.domain.printable import printable
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 E = TypeVar("E", bound=StrEnum)
 
@@ -84,15 +86,16 @@ def parse_json(data: bytes, limits: Limits = SMALL) -> Any:
     return value
 
 
-def parse_toml(data: bytes, limits: Limits = TOML) -> dict[str, Any]:
-    """A TOML document within the limits, of values that JSON has as well; BadInput for anything else."""
+def parse_toml(data: bytes, limits: Limits = TOML, *, plain: bool = True) -> dict[str, Any]:
+    """A TOML document within the limits; BadInput for anything else. ``plain``: of values that JSON has as well."""
     source = _decoded(data, limits)
     _scan_toml(data, limits)
     try:
         value = tomllib.loads(source)
     except (tomllib.TOMLDecodeError, ValueError) as error:  # a ValueError: a date that no calendar has
-        raise BadInput(f"not TOML: {printed(str(error), 200)}") from None
-    _check_plain(value, limits.depth, "")
+        raise BadInput(f"not TOML: {printable(str(error))[:200]}") from None
+    if plain:
+        _check_plain(value, limits.depth, "")
     return value
 
 
@@ -194,10 +197,10 @@ def _check_plain(value: Any, depth: int, where: str) -> None:
         raise BadInput("values are nested too deep", where)
     if isinstance(value, dict):
         for key, item in value.items():
-            _check_plain(item, depth - 1, _at(where, key))
+            _check_plain(item, depth - 1, at(where, key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _check_plain(item, depth - 1, f"{where}[{index}]")
+            _check_plain(item, depth - 1, at(where, index))
     elif isinstance(value, int):
         if not INT_MIN <= value <= INT_MAX:
             raise BadInput(f"{value} is beyond 64 bits", where)
@@ -212,10 +215,10 @@ def _check_plain(value: Any, depth: int, where: str) -> None:
 
 
 @dataclass(frozen=True)
-class Shape(Generic[T]):
+class Shape(Generic[T_co]):
     """How a value is read: ``read(value, where)`` gives the typed one or BadInput with ``where``."""
 
-    read: Callable[[Any, str], T]
+    read: Callable[[Any, str], T_co]
     default: Any = ...  # ``...``: the field must be there
 
 
@@ -229,8 +232,13 @@ def load_json(
     hint: str = "",
 ) -> T:
     """Parse and read; what is wrong becomes ``error``: Corrupt for what is stored, Refused for what is offered."""
+    return read_or_tell(lambda: shape.read(parse_json(data, limits), ""), what=what, error=error, hint=hint)
+
+
+def read_or_tell(read: Callable[[], T], *, what: str, error: type[WorkbenchError] = Corrupt, hint: str = "") -> T:
+    """What ``read`` gives; its BadInput becomes ``error`` of ``what``."""
     try:
-        return shape.read(parse_json(data, limits), "")
+        return read()
     except UnknownFormat as bad:
         raise error(f"{what} has {bad}", "upgrade workbench, or have it written again with this version") from None
     except BadInput as bad:
@@ -269,14 +277,14 @@ def whole(least: int = 0, most: int = (1 << 63) - 1) -> Shape[int]:
 
 
 def number(least: float = -math.inf, most: float = math.inf) -> Shape[float]:
-    """A finite number, whole or not."""
+    """A finite number, written whole or not; always a float."""
 
     def read(value: Any, where: str) -> float:
         if type(value) not in (int, float) or not math.isfinite(value):
             raise BadInput(f"{printed(value)} is not a number", where)
         if not least <= value <= most:
             raise BadInput(f"{printed(value)} is not within {least} and {most}", where)
-        return value  # type: ignore[no-any-return]
+        return float(value)
 
     return Shape(read)
 
@@ -324,22 +332,32 @@ def checked(shape: Shape[T], check: Callable[[T], U]) -> Shape[U]:
         try:
             return check(found)
         except UserError as error:
-            raise BadInput(error.what, where) from None
+            raise BadInput(printable(error.what), where) from None
         except ValueError as error:
-            raise BadInput(printed(str(error), 200), where) from None
+            raise BadInput(printable(str(error))[:200], where) from None
 
     return Shape(read, shape.default)
 
 
-def items(shape: Shape[T], most: int = 1_000_000) -> Shape[tuple[T, ...]]:
+def unchanged(shape: Shape[Any]) -> Shape[Any]:
+    """The plain value itself, once the shape has found nothing wrong with it."""
+
+    def read(value: Any, where: str) -> Any:
+        shape.read(value, where)
+        return value
+
+    return Shape(read, shape.default)
+
+
+def items(shape: Shape[T], most: int = 1_000_000, least: int = 0) -> Shape[tuple[T, ...]]:
     """A list."""
 
     def read(value: Any, where: str) -> tuple[T, ...]:
         if not isinstance(value, list):
             raise BadInput(f"{printed(value)} is not a list", where)
-        if len(value) > most:
-            raise BadInput(f"a list of {len(value)}, where {most} at most are allowed", where)
-        return tuple(shape.read(item, f"{where}[{index}]") for index, item in enumerate(value))
+        if not least <= len(value) <= most:
+            raise BadInput(f"a list of {len(value)}, where {least} to {most} are allowed", where)
+        return tuple(shape.read(item, at(where, index)) for index, item in enumerate(value))
 
     return Shape(read)
 
@@ -353,7 +371,7 @@ def mapping(shape: Shape[T], most: int = 10_000, key: Shape[Any] | None = None) 
             raise BadInput(f"{printed(value)} is not an object", where)
         if len(value) > most:
             raise BadInput(f"an object of {len(value)} keys, where {most} at most are allowed", where)
-        return {keys.read(name, _at(where, name)): shape.read(item, _at(where, name)) for name, item in value.items()}
+        return {keys.read(name, at(where, name)): shape.read(item, at(where, name)) for name, item in value.items()}
 
     return Shape(read)
 
@@ -363,7 +381,13 @@ def record(
 ) -> Shape[T]:
     """An object with these fields, given to ``make`` by name. ``format``: the versions that its field of this name may
     say. ``more``: fields beside these are left aside."""
-    needed = frozenset(name for name, shape in fields.items() if shape.default is ...)
+    return _record(make, fields, format, more)
+
+
+def _record(
+    make: Callable[..., T], fields: Mapping[str, Shape[Any]], format: Collection[int] = (), more: bool = False
+) -> Shape[T]:
+    needed = [name for name, shape in fields.items() if shape.default is ...]
 
     def read(value: Any, where: str) -> T:
         if not isinstance(value, dict):
@@ -372,20 +396,43 @@ def record(
             check_format(value, format, where)
         for name in value:
             if name not in fields and not more and not (format and name == "format"):
-                raise BadInput("no such field is known", _at(where, name))
+                raise BadInput("no such field is known", at(where, name))
         for name in needed:
             if name not in value:
-                raise BadInput("it is missing", _at(where, name))
+                raise BadInput("it is missing", at(where, name))
         found = {
-            name: shape.read(value[name], _at(where, name)) if name in value else shape.default
+            name: shape.read(value[name], at(where, name)) if name in value else shape.default
             for name, shape in fields.items()
         }
         try:
             return make(**found)
         except UserError as error:
-            raise BadInput(error.what, where) from None
+            raise BadInput(printable(error.what), where) from None
         except ValueError as error:
-            raise BadInput(printed(str(error), 200), where) from None
+            raise BadInput(printable(str(error))[:200], where) from None
+
+    return Shape(read)
+
+
+def row(make: Callable[..., T], /, **fields: Shape[Any]) -> Shape[T]:
+    """A list that has these fields in this order, without their names."""
+    named = _record(make, fields)
+
+    def read(value: Any, where: str) -> T:
+        if not isinstance(value, list) or len(value) != len(fields):
+            raise BadInput(f"{printed(value)} is not a list of {', '.join(fields)}", where)
+        return named.read(dict(zip(fields, value, strict=True)), where)
+
+    return Shape(read)
+
+
+def by_format(shapes: Mapping[int, Shape[T]]) -> Shape[T]:
+    """An object in one of several versions of its format: each has a table of its own."""
+
+    def read(value: Any, where: str) -> T:
+        if not isinstance(value, dict):
+            raise BadInput(f"{printed(value)} is not an object", where)
+        return shapes[check_format(value, shapes, where)].read(value, where)
 
     return Shape(read)
 
@@ -419,6 +466,8 @@ def printed(value: Any, most: int = 60) -> str:
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def _at(where: str, key: str) -> str:
-    name = key if _PLAIN_KEY.fullmatch(key) else f"[{printed(key)}]"
-    return f"{where}.{name}" if where and not name.startswith("[") else f"{where}{name}"
+def at(where: str, key: str | int) -> str:
+    """The place of a field or an item inside ``where``."""
+    if isinstance(key, int) or not _PLAIN_KEY.fullmatch(key):
+        return f"{where}[{key if isinstance(key, int) else printed(key)}]"
+    return f"{where}.{key}" if where else key

@@ -13,17 +13,31 @@ Succeeded, failed and cancelled are final. A step may also be ``reused`` or ``sk
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from workbench.domain.canonical import canonical_lines
-from workbench.domain.errors import Conflict, Corrupt
+from workbench.domain.errors import Conflict
 from workbench.domain.ids import Ulid, ulid
+from workbench.domain.reading import (
+    Limits,
+    anything,
+    checked,
+    items,
+    load_json,
+    mapping,
+    number,
+    one_of,
+    optional,
+    record,
+    text,
+    whole,
+)
 
 FORMAT = 1
+LIMITS = Limits(size_bytes=16 << 20)
 
 
 class State(StrEnum):
@@ -107,15 +121,7 @@ class RunRecord:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RunRecord:
-        try:
-            raw = json.loads(data)
-            if raw.pop("format", None) != FORMAT:
-                raise Corrupt("run record has an unknown format", "upgrade workbench")
-            steps = tuple(StepRecord(**{**step, "state": State(step["state"])}) for step in raw.pop("steps"))
-            raw["id"], raw["state"] = ulid(raw["id"]), State(raw["state"])
-            return cls(steps=steps, **raw)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise Corrupt(f"run record cannot be read: {error}") from error
+        return load_json(data, _RUN, what="run record", limits=LIMITS, hint="delete it: `workbench runs prune`")
 
 
 def _plain(record: RunRecord) -> dict[str, Any]:
@@ -126,3 +132,36 @@ def _plain(record: RunRecord) -> dict[str, Any]:
         for step in record.steps
     ]
     return fields
+
+
+_LONG = text(most=1 << 20)  # what a stage or a person said
+_STEP = record(
+    StepRecord,
+    stage=text(),
+    state=one_of(State),
+    why=optional(_LONG, ""),
+    action_key=optional(text(), ""),
+    artifact=optional(text(), ""),
+    started_ms=optional(whole(), 0),
+    ended_ms=optional(whole(), 0),
+    error=optional(_LONG, ""),
+    rates=optional(mapping(number()), {}),
+)
+_RUN = record(
+    RunRecord,
+    format=(FORMAT,),
+    id=checked(text(), ulid),
+    kind=text(),
+    subject=text(),
+    source=text(),
+    trigger=_LONG,
+    state=one_of(State),
+    steps=items(_STEP, most=10_000),
+    options=optional(mapping(anything()), {}),
+    created_ms=optional(whole(), 0),
+    started_ms=optional(whole(), 0),
+    ended_ms=optional(whole(), 0),
+    host=optional(text(), ""),
+    pid=optional(whole(), 0),
+    error=optional(_LONG, ""),
+)

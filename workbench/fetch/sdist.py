@@ -18,7 +18,9 @@ from urllib.parse import unquote, urldefrag, urlsplit
 from packaging.utils import InvalidSdistFilename, canonicalize_name, parse_sdist_filename
 from packaging.version import InvalidVersion, Version
 
+from workbench.domain import reading
 from workbench.domain.errors import NotFound, UserError, WorldError
+from workbench.domain.reading import BadInput, parse_json
 from workbench.fetch import index
 from workbench.fetch.archive import unpack
 from workbench.fetch.downloads import Downloads, digest_of_file
@@ -42,6 +44,9 @@ class _Offer:
     url: str
     sha256: str  # as the place promises it; empty: it does not
     version: Version
+
+
+_PAGE = reading.Limits(size_bytes=LIMITS.page_bytes, values=5_000_000)
 
 
 class SdistFetcher:
@@ -248,17 +253,16 @@ def _sha256_in(fragment: str) -> str:
 def _parsed(name: str, data: bytes, content_type: str, url: str, what: str) -> ProjectPage:
     """A page as HTML (PEP 503) or JSON (PEP 691). What is wrong with it is told without its text, which may hold
     addresses and credentials."""
-    import json
 
     from pypi_simple import ProjectPage, UnsupportedRepoVersionError
 
     try:
         if "json" in content_type:
-            return ProjectPage.from_json_data(json.loads(data), base_url=url)
+            return ProjectPage.from_json_data(parse_json(data, _PAGE), base_url=url)
         return ProjectPage.from_html(name, data, base_url=url)
     except UnsupportedRepoVersionError as error:
         raise WorldError(f"{what} has version {error.declared_version}", "upgrade pypi-simple") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, BadInput) as error:
         raise WorldError(
             f"{what} cannot be read: {type(error).__name__}", "see what answers there; try again"
         ) from None

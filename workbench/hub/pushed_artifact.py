@@ -95,8 +95,6 @@ def _manifest(objects: PushedObjects, tag: ArtifactTag, entry: RawEntry) -> Mani
         manifest = Manifest.from_bytes(objects.read(entry.id))
     except (Corrupt, UserError) as error:
         raise Refused(f"artifact {tag.short}: {error.what}", "publish it again with `workbench`") from error
-    except (AttributeError, RecursionError) as error:
-        raise Refused(f"artifact {tag.short}: manifest cannot be read", "publish it again with `workbench`") from error
     if (manifest.kind, manifest.name) != (tag.kind, tag.name):
         raise Refused(
             f"artifact {tag.short}: its manifest says {manifest.kind}/{shown(manifest.name)}", "tag it by that name"

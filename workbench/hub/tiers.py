@@ -4,16 +4,13 @@ over an export of its tree. Not here: when a tier starts (``planning``), and its
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from workbench.domain.errors import Refused, UserError
 from workbench.domain.ids import ObjectId
 from workbench.domain.push import TIERS
+from workbench.domain.reading import Shape, items, number, optional, parse_toml, read_or_tell, record, text
 from workbench.ports.store import Objects
 
 PATH = "ci/tiers.toml"
@@ -21,7 +18,6 @@ FORMAT = 1
 MAX_COMMANDS = 50
 MAX_FILES = 20_000
 MAX_BYTES = 256 << 20
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?\Z")
 _COMPILE = (
     "import ast, pathlib, sys; files = sorted(p for d in ('agents', 'tests') for p in pathlib.Path(d).rglob('*.py')); "
     "[ast.parse(p.read_bytes(), str(p)) for p in files]; print(len(files), 'Python files parse')"
@@ -48,39 +44,29 @@ def load_tier(objects: Objects, commit: ObjectId, name: str) -> tuple[TierComman
 
 
 def parse_tier(text: bytes, name: str) -> tuple[TierCommand, ...]:
-    try:
-        raw = tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{PATH} is not TOML: {error}", "repair it and push again") from error
-    unknown = set(raw) - {"format", *TIERS}
-    if unknown or raw.get("format") != FORMAT:
-        what = f"unknown key {sorted(unknown)[0]!r}" if unknown else f"unknown format {raw.get('format')!r}"
-        raise UserError(f"{PATH}: {what}", f"it has `format = {FORMAT}` and [[micro]], [[fast]], [[full]] tables")
-    commands = [c for tier in TIERS[: TIERS.index(name) + 1] for c in _commands(raw.get(tier, []), tier)]
+    tiers = read_or_tell(lambda: _TIERS.read(parse_toml(text), ""), what=PATH, error=UserError, hint=_HINT)
+    commands = [command for tier in TIERS[: TIERS.index(name) + 1] for command in tiers[tier]]
     names = [command.name for command in commands]
     if len(set(names)) != len(names):
         raise UserError(f"{PATH}: two commands have one name", "names are unique over all tiers")
     return tuple(commands)
 
 
-def _commands(tables: Any, tier: str) -> list[TierCommand]:
-    if not isinstance(tables, list) or len(tables) > MAX_COMMANDS:
-        raise UserError(f"{PATH}: [[{tier}]] is a list of at most {MAX_COMMANDS} tables", "see ci/tiers.toml")
-    return [_command(table, tier) for table in tables]
-
-
-def _command(table: Mapping[str, Any], tier: str) -> TierCommand:
-    hint = '[[micro]] with name = "parse", run = ["python3", "-c", "…"] and, if wanted, wall_s = 60'
-    if not isinstance(table, Mapping) or set(table) - {"name", "run", "wall_s"}:
-        raise UserError(f"{PATH}: a command of {tier} has name, run and wall_s", hint)
-    name, run, wall_s = table.get("name"), table.get("run"), table.get("wall_s", 300)
-    if not isinstance(name, str) or not _NAME.match(name):
-        raise UserError(f"{PATH}: {name!r} is no name for a command", hint)
-    if not isinstance(run, list) or not run or not all(isinstance(word, str) and word for word in run):
-        raise UserError(f"{PATH}: run of {name} is not a list of words", hint)
-    if isinstance(wall_s, bool) or not isinstance(wall_s, int | float) or not 0 < wall_s <= 3600:
-        raise UserError(f"{PATH}: wall_s of {name} is not between 0 and 3600", hint)
-    return TierCommand(name, tuple(run), float(wall_s))
+_HINT = """it has `format = 1` and tables such as
+  [[micro]]
+  name = "parse"
+  run = ["python3", "-c", "…"]
+  wall_s = 60"""
+_COMMAND = record(
+    TierCommand,
+    name=text(pattern=r"[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9])?", says="a name of a-z, 0-9, - and _"),
+    run=items(text(least=1, most=1 << 16), least=1),
+    wall_s=optional(number(0.001, 3600), 300.0),
+)
+_COMMANDS = optional(items(_COMMAND, most=MAX_COMMANDS), ())
+_TIERS: Shape[dict[str, tuple[TierCommand, ...]]] = record(
+    dict, format=(FORMAT,), micro=_COMMANDS, fast=_COMMANDS, full=_COMMANDS
+)
 
 
 def export(objects: Objects, commit: ObjectId, into: Path) -> None:

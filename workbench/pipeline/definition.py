@@ -29,8 +29,6 @@ Not here: what the steps depend on (``plan``), and what a parameter may be (each
 from __future__ import annotations
 
 import json
-import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +36,7 @@ from typing import Any
 from workbench.config.dial import check_dial
 from workbench.domain.errors import NotFound, UserError, WorkbenchError
 from workbench.domain.ids import ObjectId
+from workbench.domain.reading import parse_toml, read_or_tell
 from workbench.domain.refs import Kind, check_name
 from workbench.domain.stage import Params, StageSpec
 from workbench.pipeline.nearest import did_you_mean
@@ -45,7 +44,6 @@ from workbench.ports.store import Objects
 
 FORMAT = 1
 FOLDER = "ci/pipelines"
-MAX_BYTES = 1 << 20
 _TOP = ("format", "name", "dial", "seed", "threads", "use", "stage", "stages")
 _OWN = ("name", "command", "reads", "makes", "artifact", "code", "libraries", "tools", "checkpoints")
 
@@ -109,7 +107,7 @@ def parse(data: bytes, path: str, specs: Sequence[StageSpec]) -> Definition:
     """Check every key and value; UserError names the file and the nearest right one."""
     raw = _toml(data, path)
     _known(raw, _TOP, path)
-    if raw.get("format") != FORMAT:
+    if raw.get("format") != FORMAT or raw.get("format") is True:
         raise UserError(f"{path}: format is {raw.get('format')!r}", f"write `format = {FORMAT}` as its first line")
     name = check_name(_text(raw, "name", path, path.rsplit("/", 1)[-1].removesuffix(".toml")), f"name in {path}")
     dial, seed = _dial(raw, path), _number(raw, "seed", path, 0, 0)
@@ -133,19 +131,8 @@ def parse(data: bytes, path: str, specs: Sequence[StageSpec]) -> Definition:
 
 
 def _toml(data: bytes, path: str) -> dict[str, Any]:
-    if len(data) > MAX_BYTES:
-        raise UserError(f"{path} has {len(data)} bytes", f"a pipeline has at most {MAX_BYTES} bytes")
-    try:
-        raw = tomllib.loads(data.decode())
-        json.dumps(raw, allow_nan=False)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}", "mend that line") from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} holds a value that no parameter can have: {error}",
-            "use text, whole and decimal numbers, true and false, arrays and tables; no dates, no nan",
-        ) from None
-    return raw
+    hint = "use text, whole and decimal numbers, true and false, arrays and tables; no dates, no nan"
+    return read_or_tell(lambda: parse_toml(data), what=path, error=UserError, hint=hint)
 
 
 def _known(table: Mapping[str, Any], names: Sequence[str], where: str) -> None:
@@ -223,7 +210,7 @@ def _own_stage(raw: Mapping[str, Any], path: str, pipeline: str) -> tuple[StageS
         makes=_kind(_text(raw, "makes", where, ""), where) if "makes" in raw else None,
         resolve=_as_given,
         libraries=_texts(raw, "libraries", where),
-        tools=tuple(_program(tool, where) for tool in _texts(raw, "tools", where)),
+        tools=_texts(raw, "tools", where),
         checkpoints=checkpoints,
         command=command,
         code_paths=tuple(_inside(code, where) for code in _texts(raw, "code", where)),
@@ -283,13 +270,6 @@ def _check_fits(uses: Sequence[StageUse], path: str) -> None:
                 use.spec.fits(params)
             except UserError as error:
                 raise UserError(f"{path}: [stage.{use.spec.name}] {error.what}", error.hint) from None
-
-
-def _program(name: str, where: str) -> str:
-    """The name of a program of this machine. A plan asks it for its version, so it is never a file of the workspace."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", name):
-        raise UserError(f"{where}: tools names {name!r}, which is no program on PATH", 'write its name: tools = ["cc"]')
-    return name
 
 
 def _unique(specs: Sequence[StageSpec], artifacts: Mapping[str, str], name: str, path: str) -> None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from workbench.domain.canonical import canonical_json
 from workbench.domain.crash import read_crash
 from workbench.domain.errors import LOG_LINES, NO_ANSWER, OUT_OF_MEMORY, NativeCrash, StageFailed
+from workbench.domain.reading import (
+    INT_MIN,
+    BadInput,
+    Limits,
+    anything,
+    load_json,
+    mapping,
+    optional,
+    parse_json,
+    record,
+    text,
+    whole,
+)
 from workbench.domain.stage import STEP_FORMAT, StageResult
 from workbench.pipeline.plain import plain
 from workbench.pipeline.process import Ended
@@ -19,7 +30,7 @@ from workbench.pipeline.process import Ended
 MAX_RESULT_BYTES = 8 << 20
 MAX_FILES = 1_000_000  # and folders
 MAX_DEPTH = 48  # folders in folders: more than that the store does not take
-MAX_NESTED = 32  # values in values, in what a stage counted and measured
+LIMITS = Limits(size_bytes=MAX_RESULT_BYTES, values=1_000_000)
 MAX_TEXT = 2000  # characters of what a stage says of its failure
 _RESULT = 'it holds {"format": 1, "counts": {name: whole number}, "metrics": {…}}'
 
@@ -68,23 +79,9 @@ def read_result(step: Path, stage: str) -> StageResult:
     except OSError:
         hint = f"as its last act a stage writes result.json beside its output folder; {_RESULT}"
         raise StageFailed(f"{stage} ended without a result", hint) from None
-    hint = _RESULT
-    try:
-        if len(data) > MAX_RESULT_BYTES:
-            raise ValueError(f"more than {MAX_RESULT_BYTES} bytes")
-        raw = json.loads(data, parse_constant=_refuse_constant)
-        if not isinstance(raw, dict) or raw.get("format") != STEP_FORMAT:
-            raise ValueError(f"its format is not {STEP_FORMAT}")
-        counts, metrics, breaks = raw.get("counts", {}), raw.get("metrics", {}), raw.get("breaks", "")
-        if not isinstance(counts, dict) or not all(type(value) is int for value in counts.values()):
-            raise ValueError("counts are not whole numbers")
-        if not isinstance(metrics, dict) or not isinstance(breaks, str):
-            raise ValueError("metrics is not an object, or breaks is not text")
-        _check_nested(raw)
-        canonical_json(raw)  # a number beyond all bounds, half a character: what no manifest can hold
-    except (ValueError, RecursionError) as error:
-        raise StageFailed(f"result.json of {stage} cannot be read: {error}", hint) from None
-    return StageResult(counts, metrics, _text(breaks))
+    what = f"result.json of {stage}"
+    result = load_json(data, _SHAPE, what=what, limits=LIMITS, error=StageFailed, hint=_RESULT)
+    return replace(result, breaks=_text(result.breaks))
 
 
 def failure(step: Path, stage: str, ended: Ended, log: Sequence[str], given: str) -> StageFailed | NativeCrash:
@@ -94,21 +91,46 @@ def failure(step: Path, stage: str, ended: Ended, log: Sequence[str], given: str
         crash = read_crash(ended.exit_code, log, step=stage, given=given, memory_ran_out=ended.memory_ran_out)
         last = f": {_text(ended.last_error).strip()}" if ended.last_error else ""
         return crash or StageFailed(f"{stage} ended with exit code {ended.exit_code}{last}")
-    what, hint = _text(told["what"]), _text(str(told.get("hint", "")))
-    if told.get("error") != NativeCrash.__name__:
+    what, hint = _text(told.what), _text(told.hint)
+    if told.error != NativeCrash.__name__:
         return StageFailed(f"{stage} failed: {what}", hint)
-    crashed, end, of = (_text(str(told.get(name, ""))) for name in ("crashed", "ended", "given"))
+    end = _text(told.ended)
     if end == "SIGKILL" and ended.memory_ran_out:
         end, hint = OUT_OF_MEMORY, ""
-    return NativeCrash(crashed or stage, end or NO_ANSWER, given=of or given, log=log[-LOG_LINES:], hint=hint)
+    crashed, of = _text(told.crashed) or stage, _text(told.given) or given
+    return NativeCrash(crashed, end or NO_ANSWER, given=of, log=log[-LOG_LINES:], hint=hint)
 
 
-def _told(step: Path) -> Mapping[str, Any] | None:
+@dataclass(frozen=True)
+class _Told:
+    """``error.json``; the last three fields where native code crashed."""
+
+    what: str
+    hint: str = ""
+    error: str = ""
+    crashed: str = ""
+    ended: str = ""
+    given: str = ""
+
+
+_LONG = text(most=MAX_RESULT_BYTES)
+_SHAPE = record(
+    StageResult,
+    format=(STEP_FORMAT,),
+    more=True,
+    counts=optional(mapping(whole(INT_MIN)), {}),
+    metrics=optional(mapping(anything()), {}),
+    breaks=optional(_LONG, ""),
+)
+_SAID = optional(_LONG, "")
+_ERROR = record(_Told, more=True, what=_LONG, hint=_SAID, error=_SAID, crashed=_SAID, ended=_SAID, given=_SAID)
+
+
+def _told(step: Path) -> _Told | None:
     try:
-        raw = json.loads(_read(step / "error.json"))
-    except (OSError, ValueError, RecursionError):
+        return _ERROR.read(parse_json(_read(step / "error.json"), LIMITS), "")
+    except (OSError, BadInput):
         return None
-    return raw if isinstance(raw, dict) and isinstance(raw.get("what"), str) else None
 
 
 def _read(path: Path) -> bytes:
@@ -137,16 +159,3 @@ def _is_text(name: str) -> bool:
 
 def _text(text: str) -> str:
     return "\n".join(plain(line) for line in text[:MAX_TEXT].split("\n"))
-
-
-def _check_nested(value: Any) -> None:
-    level = [value]
-    for _ in range(MAX_NESTED):
-        inside = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
-        level = [each for values in inside for each in values]
-    if level:
-        raise ValueError(f"values are nested deeper than {MAX_NESTED}")
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")

@@ -6,7 +6,6 @@ the step in work, and a file that asks it to stop. It is thrown away at the end.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from workbench.domain.errors import Conflict, Corrupt, NotFound
 from workbench.domain.ids import Ulid
+from workbench.domain.reading import BadInput, parse_json, record, text
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.pipeline.leftovers import end_noted, end_strays, remove_tree
 from workbench.pipeline.plan import Plan
@@ -26,6 +26,7 @@ from workbench.ports.work import Clock
 from workbench.system import locks
 
 RECORD = "run.json"
+_NOTE = record(lambda action_key: action_key, format=(1,), action_key=text())  # of a checkpoint
 EVENTS = "events.jsonl"
 LOOKERS = 3  # who only looks whether a run is held holds it for a moment as well
 HOLD_TRIES = 1000  # to lock a run while others clear its folder
@@ -243,6 +244,9 @@ def find_checkpoints(repository: Repository, stage: str, key: str) -> Sequence[U
     found = []
     for run in repository.runs.list():
         note = repository.runs.read(run, checkpoint_note(stage))
-        if note is not None and json.loads(note).get("action_key") == key:
-            found.append(run)
+        try:
+            if note is not None and _NOTE.read(parse_json(note), "") == key:
+                found.append(run)
+        except BadInput:
+            continue  # no checkpoint of ours
     return found

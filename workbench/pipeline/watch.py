@@ -12,6 +12,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TextIO
 
 from workbench.domain.events import Progress
+from workbench.domain.reading import (
+    BadInput,
+    Shape,
+    flag,
+    mapping,
+    nullable,
+    number,
+    optional,
+    parse_json,
+    record,
+    text,
+)
 
 SELDOM_MS = 60_000  # between two lines of a long step's progress
 
@@ -73,16 +85,40 @@ class RunEnded:
 
 
 WalkEvent = RunStarted | StepStarted | StepProgress | StepLine | StepCheckpoint | StepEnded | RunEnded
-_NAMES: Mapping[str, type[WalkEvent]] = {
-    "run_started": RunStarted,
-    "step_started": StepStarted,
-    "step_progress": StepProgress,
-    "step_line": StepLine,
-    "step_checkpoint": StepCheckpoint,
-    "step_ended": StepEnded,
-    "run_ended": RunEnded,
+_LONG = text(most=1 << 20)
+_SHAPES: Mapping[str, Shape[Any]] = {
+    "run_started": record(RunStarted, run=text(), subject=_LONG, steps=optional(mapping(_LONG), {})),
+    "step_started": record(StepStarted, stage=text(), why=_LONG, resumed=optional(flag(), False)),
+    "step_progress": record(
+        StepProgress,
+        stage=text(),
+        done=number(),
+        total=optional(nullable(number()), None),
+        unit=optional(text(), ""),
+        rates=optional(mapping(number()), {}),
+    ),
+    "step_line": record(StepLine, stage=text(), text=_LONG),
+    "step_checkpoint": record(StepCheckpoint, stage=text()),
+    "step_ended": record(
+        StepEnded,
+        stage=text(),
+        state=text(),
+        artifact=optional(text(), ""),
+        why=optional(_LONG, ""),
+        error=optional(_LONG, ""),
+        seconds=optional(number(), 0.0),
+    ),
+    "run_ended": record(RunEnded, run=text(), state=text(), error=optional(_LONG, ""), seconds=optional(number(), 0.0)),
 }
-_KINDS = {kind: name for name, kind in _NAMES.items()}
+_KINDS: Mapping[type[WalkEvent], str] = {
+    RunStarted: "run_started",
+    StepStarted: "step_started",
+    StepProgress: "step_progress",
+    StepLine: "step_line",
+    StepCheckpoint: "step_checkpoint",
+    StepEnded: "step_ended",
+    RunEnded: "run_ended",
+}
 
 
 class Watcher(Protocol):
@@ -99,9 +135,11 @@ def encode(event: WalkEvent) -> str:
 def decode(line: str) -> WalkEvent | None:
     """The event; None for a line that is none (cut off, or of a newer workbench)."""
     try:
-        raw: dict[str, Any] = json.loads(line)
-        return _NAMES[raw.pop("event")](**raw)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        raw = parse_json(line.encode("utf-8", "surrogatepass"))
+        kind = raw.pop("event", None) if isinstance(raw, dict) else None
+        event: WalkEvent | None = _SHAPES[kind].read(raw, "") if isinstance(kind, str) and kind in _SHAPES else None
+        return event
+    except BadInput:
         return None
 
 

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-import json
+from functools import reduce
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -18,11 +18,13 @@ from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import UserError
 from workbench.domain.generation import REPEAT_PENALTY_MAX, REPEAT_PENALTY_MIN, Sampling
 from workbench.domain.ids import Digest, ObjectId, sha256
+from workbench.domain.reading import BadInput, Limits, at, check_format, parse_json
 from workbench.domain.refs import ArtifactTag
 
 ACTIVE_PATH = "state/active.state.json"
 STAGING_PATH = "state/staging.state.json"
 MAX_BYTES = 64 << 10
+LIMITS = Limits(size_bytes=MAX_BYTES)
 
 
 class PinnedRelease(BaseModel):
@@ -80,12 +82,16 @@ class StateDocument(BaseModel):
 
 def read(data: bytes, path: str = ACTIVE_PATH) -> StateDocument:
     """Parse and check a state file; a wrong one is a UserError that names each wrong value."""
-    if len(data) > MAX_BYTES:
-        raise UserError(f"{path} is {len(data)} bytes long", f"a state holds {MAX_BYTES} bytes at most")
     try:
-        return StateDocument.model_validate(json.loads(data))
+        raw = parse_json(data, LIMITS)  # bounded, and nothing that pydantic would let pass
+        if isinstance(raw, dict) and "format" in raw:
+            check_format(raw, (1,))
+        state = StateDocument.model_validate_json(data, strict=True)
+        if state.release is not None:
+            ArtifactTag.parse(state.release.artifact)
+        return state
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
+        wrong = "; ".join(f"{reduce(at, e['loc'], '')}: {e['msg']}" for e in error.errors()[:5])
         raise UserError(f"{path} is not a valid state: {wrong}", "mend these values and commit again") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}", "mend it and commit again") from None
+    except BadInput as bad:
+        raise UserError(f"{path} cannot be read: {bad}", "mend it and commit again") from None

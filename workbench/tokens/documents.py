@@ -5,20 +5,25 @@ A split is a JSON lines file whose lines have ``id`` and ``text``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.domain.errors import Corrupt, NotFound
+from workbench.domain.errors import NotFound
+from workbench.domain.reading import Limits, load_json, record, text
 
 RANGE_BYTES = 1 << 20
+_LIMITS = Limits(size_bytes=64 << 20)
+_HINT = "run `workbench verify` on the dataset"
 
 
 @dataclass(frozen=True)
 class Document:
     id: str
     text: str
+
+
+_DOCUMENT = record(Document, more=True, id=text(), text=text(most=_LIMITS.size_bytes))
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,4 @@ def read(part: Range) -> Iterator[Document]:
         while file.tell() < part.end:
             at = file.tell()
             line = file.readline()
-            try:
-                raw = json.loads(line)
-                document = Document(raw["id"], raw["text"])
-                document.text.encode()  # half a surrogate pair is no text
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise Corrupt(f"{part.path.name} at byte {at}: not a document: {error!r}") from error
-            yield document
+            yield load_json(line, _DOCUMENT, what=f"{part.path.name} at byte {at}", limits=_LIMITS, hint=_HINT)

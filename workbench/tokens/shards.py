@@ -14,9 +14,9 @@ Plain text that does not end with its row goes on at the beginning of the next, 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy.typing as npt
 from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import Corrupt, NotFound
 from workbench.domain.ids import Digest, digest
+from workbench.domain.reading import anything, by_format, checked, items, load_json, mapping, record, text, whole
 from workbench.tokens.packing import RowPacker
 
 FORMAT = 2  # 1: a stream without a break, so spans were cut, and no begin and end
@@ -102,25 +103,35 @@ class ShardIndex:
     @classmethod
     def load(cls, folder: Path) -> ShardIndex:
         try:
-            raw = json.loads((folder / INDEX_FILE).read_bytes())
-            if raw["format"] not in (1, FORMAT):
-                raise Corrupt(f"shards have format {raw['format']!r}", "upgrade workbench, or build the shards again")
-            begin, end = (None, None) if raw["format"] == 1 else (int(raw["begin"]), int(raw["end"]))
-            splits = {
-                name: SplitIndex(
-                    tuple(ShardFile(f["name"], int(f["rows"]), digest(f["sha256"])) for f in split["files"]),
-                    int(split["tokens"]),
-                    int(split["documents"]),
-                    int(split["bytes"]),
-                )
-                for name, split in raw["splits"].items()
-            }
-            sizes = raw["vocab_size"], raw["context"], raw["pad"]
-            return cls(*sizes, begin, end, raw["tokenizer"], splits, raw["fim"])
+            data = (folder / INDEX_FILE).read_bytes()
         except FileNotFoundError as error:
             raise NotFound(f"no {INDEX_FILE} in {folder}", "give a folder of shards") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Corrupt(f"{INDEX_FILE} cannot be read: {error!r}", "build the shards again") from error
+        return load_json(data, _INDEX, what=INDEX_FILE, hint="build the shards again")
+
+
+def _index(*, dtype: str, begin: int | None = None, end: int | None = None, **fields: Any) -> ShardIndex:
+    return ShardIndex(begin=begin, end=end, **fields)  # its dtype follows from the vocabulary
+
+
+def _split(*, rows: int, **fields: Any) -> SplitIndex:
+    return SplitIndex(**fields)  # its rows are those of its files
+
+
+_ID = whole(most=(1 << 32) - 1)
+_FILE = record(ShardFile, name=text(pattern=r"[a-z]+-[0-9]+\.bin"), rows=whole(), sha256=checked(text(), digest))
+_SPLIT = record(_split, files=items(_FILE), rows=whole(), tokens=whole(), documents=whole(), bytes=whole())
+_of_format = partial(
+    record,
+    _index,
+    dtype=text(),
+    vocab_size=whole(1, 1 << 32),
+    context=whole(1, 1 << 32),
+    pad=_ID,
+    tokenizer=text(),
+    splits=mapping(_SPLIT),
+    fim=mapping(anything()),
+)
+_INDEX = by_format({1: _of_format(format=(1,)), FORMAT: _of_format(format=(FORMAT,), begin=_ID, end=_ID)})
 
 
 class ShardWriter:

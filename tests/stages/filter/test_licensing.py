@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workbench.corpus import cargo
 from workbench.corpus.rows import PackageRow
 from workbench.stages.filter import licensing
 from workbench.stages.filter.licensing import PackageLicenses, Policy
@@ -139,7 +140,7 @@ WORKSPACE = '[workspace.package]\nlicense = "MIT"\nlicense-file = "EULA"\n'
         ('license = ""', {}, ""),
         ("license = 3", {}, ""),
         ("license = [no TOML", {}, ""),
-        ("#" * licensing.MANIFEST_BYTES, {}, ""),
+        ("#" * cargo.LIMITS.size_bytes, {}, ""),
         # it inherits what it asks for, from the nearest workspace
         ("license.workspace = true", {}, ""),
         ("license.workspace = true\n" + WORKSPACE, {}, "MIT"),

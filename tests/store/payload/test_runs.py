@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from workbench.domain.action import ActionParts
 from workbench.domain.errors import Corrupt, Refused
 from workbench.domain.ids import Ulid, make_ulid
 from workbench.domain.ledger import RefMove
@@ -97,10 +98,10 @@ def test_a_ref_that_is_no_run_is_not_listed(repository: Any, lab: Any) -> None:
 
 def test_the_run_cache_keeps_evidence_of_stages_without_artifacts(repository: Any, lab: Any) -> None:
     key = "a" * 64
-    entry = {"artifact": "", "tree": "", "commit": "", "parts": {"stage": "serve", "name": "rust"}}
+    entry = {"artifact": "", "tree": "", "commit": "", "parts": ActionParts("serve", "rust", "", "c").to_json()}
     repository.run_cache.put(key, entry, who=lab.who, why="served")
     assert repository.run_cache.get(key) == entry == repository.run_cache.last("serve", "rust")
-    other = {**entry, "parts": {"stage": "serve", "name": "go"}}
+    other = {**entry, "parts": ActionParts("serve", "go", "", "c").to_json()}
     repository.run_cache.put("b" * 64, other, who=lab.who, why="served")
     assert repository.run_cache.last("serve", "rust") == entry
     assert isinstance(Ulid(RUN), str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from workbench.corpus.document import Document
 from workbench.corpus.rows import PACKAGES, PackageRow, row
 from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import Refused, UserError
+from workbench.domain.reading import BadInput, Limits, parse_json
 from workbench.stages.dataset.splits import split_of
 from workbench.stages.dataset.statistics import Counted, statistics
 from workbench.store.payload.names import check_path
@@ -22,6 +22,7 @@ from workbench.store.payload.names import check_path
 SHARE = 0.01  # of the documents, for validation and for test each: as the dataset stage has for a large source
 FEW, FEW_SHARE = 1000, 0.1  # of fewer documents so small a share may be none at all
 LINE_MAX = 64 << 20  # bytes
+_LIMITS = Limits(size_bytes=LINE_MAX)
 
 _Place = tuple[str, int, int]  # id, offset and number of a line
 
@@ -99,9 +100,9 @@ def _document(line: bytes, number: int, source: Source, licensed: _Licences) -> 
     where = f"{source.path.name}, line {number}"
     hint = 'each line is a JSON object with a "text", and perhaps a "path" and a "license"'
     try:
-        raw = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise Refused(f"{where} is refused: no JSON ({error})", hint) from error
+        raw = parse_json(line, _LIMITS)
+    except BadInput as bad:
+        raise Refused(f"{where} is refused: {bad}", hint) from None
     text = raw.get("text") if isinstance(raw, dict) else None
     if not isinstance(text, str) or not text:
         raise Refused(f"{where} is refused: it has no text", hint)

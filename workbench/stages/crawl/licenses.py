@@ -5,11 +5,11 @@ from __future__ import annotations
 import email.errors
 import email.parser
 import fnmatch
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from workbench.corpus.cargo import read_manifest
 from workbench.stages.crawl.params import LICENSE_FILES
 
 METADATA_BYTES = 1 << 20
@@ -55,10 +55,7 @@ def _from_pkg_info(path: Path) -> str:
 
 
 def _from_cargo(path: Path) -> str:
-    try:
-        manifest: Any = tomllib.loads(_read(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError):
-        return ""
+    manifest = read_manifest(path) or {}
     for table in (manifest.get("package"), _table(manifest.get("workspace")).get("package")):
         license = _table(table).get("license")
         if isinstance(license, str) and len(license) <= 200:

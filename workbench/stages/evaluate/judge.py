@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from math import exp, log
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.domain.errors import Corrupt
+from workbench.domain.reading import BadInput, UnknownFormat, anything, check_format, mapping, parse_json
 from workbench.stages.evaluate.model import Bits, Completion
 from workbench.stages.evaluate.params import EvaluateParams
 from workbench.stages.evaluate.scores import Compared, Measured, compare, pass_at_k, rate, wilson
@@ -183,17 +183,19 @@ def _comparison(rows: Sequence[Row], params: EvaluateParams, seed: int, previous
     if previous is None:
         return None
     try:
-        before = json.loads((previous / "metrics.json").read_bytes())
-        if before.get("format") != FORMAT:
-            return {"refused": f"the previous metrics have format {before.get('format')!r}, not {FORMAT}", "rows": []}
-        lines = (previous / "samples.jsonl").read_bytes().splitlines()
-        old = [json.loads(line) for line in lines]
+        check_format(_ROW.read(parse_json((previous / "metrics.json").read_bytes()), ""), (FORMAT,))
+        old = [_ROW.read(parse_json(line), "") for line in (previous / "samples.jsonl").read_bytes().splitlines()]
         pairs = [(name, measured(old, name), measured(rows, name)) for name in COMPARED]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UnknownFormat as other:
+        return {"refused": f"the previous metrics have {other}", "rows": []}
+    except (OSError, BadInput, KeyError, TypeError) as error:  # a figure that is no number, or not there
         raise Corrupt(f"the previous metrics cannot be read: {error!r}", "verify that version, or delete it") from error
     found = [_compare(name, old, new, params, seed) for name, old, new in pairs]
     present = [compared.to_json() for compared in found if compared is not None]
     return {"refused": "" if present else "the two versions were asked nothing in common", "rows": present}
+
+
+_ROW = mapping(anything())
 
 
 def _compare(name: str, old: Measured, new: Measured, params: EvaluateParams, seed: int) -> Compared | None:

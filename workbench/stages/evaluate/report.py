@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from workbench.domain.reading import Shape, load_json, nullable, number, optional, record, whole
 from workbench.stages.evaluate import plots
 from workbench.stages.evaluate.plots import BLUE, GREEN, GREY
 
@@ -61,11 +61,17 @@ def read_curve(model: Path) -> Curve:
     path = model / "training.jsonl"
     if not path.is_file():
         return Curve((), ())
-    lines = [json.loads(line) for line in path.read_bytes().splitlines() if line]
-    train = [(line["step"], line["loss"]) for line in lines if line.get("loss") is not None]
+    lines = [line for line in path.read_bytes().splitlines() if line]
+    hint = "verify the model, or delete it"
+    points = [load_json(line, _POINT, what="a line of training.jsonl", hint=hint) for line in lines]
+    train = [(point["step"], point["loss"]) for point in points if point["loss"] is not None]
     watched = "validation_bits_per_byte"
-    validation = [(line["step"], line[watched]) for line in lines if line.get(watched) is not None]
+    validation = [(point["step"], point[watched]) for point in points if point[watched] is not None]
     return Curve(train, validation)
+
+
+_FIGURE = optional(nullable(number()), None)
+_POINT: Shape[dict[str, Any]] = record(dict, more=True, step=whole(), loss=_FIGURE, validation_bits_per_byte=_FIGURE)
 
 
 def page(name: str, metrics: Row, rows: Sequence[Row], curve: Curve) -> str:

@@ -15,19 +15,18 @@ Lints keep their caps: without them a constant can be made to compute for ever.
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.corpus.cargo import read_manifest
 from workbench.domain.errors import ToolMissing, WorldError
+from workbench.domain.reading import BadInput, parse_json
 from workbench.ports.sandbox import Job, Limits, Outcome, Sandbox, SandboxResult
 
 BATCH = 64
-MANIFEST_BYTES = 1 << 20
 EDITIONS = ("2015", "2018", "2021", "2024")
 # The limit that bites is processor time, not the clock, so that a busy machine gives the same verdicts.
 LIMITS = Limits(wall_s=120.0, cpu_s=10, memory_bytes=2 << 30, output_bytes=1 << 20, processes=32)
@@ -109,7 +108,7 @@ class Editions:
     def _find(self, folder: str) -> str:
         inherits = False
         for above in _upwards(folder):
-            manifest = _manifest(self._package / above / "Cargo.toml")
+            manifest = read_manifest(self._package / above / "Cargo.toml") or {}
             own, shared = _table(manifest, "package"), _table(_table(manifest, "workspace"), "package")
             edition = own.get("edition", "2015") if own and not inherits else ""
             inherits = inherits or isinstance(edition, dict)
@@ -124,16 +123,6 @@ def _upwards(folder: str) -> Iterator[str]:
         yield folder
         folder = folder.rpartition("/")[0]
     yield ""
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    """Empty for one that is missing, too large or no TOML: what the licence rule says of it stands in its own row."""
-    if not path.is_file() or path.stat().st_size > MANIFEST_BYTES:
-        return {}
-    try:
-        return tomllib.loads(path.read_text("utf-8", "replace"))
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return {}
 
 
 def _table(value: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -153,8 +142,8 @@ def _errors(stderr: bytes) -> Iterator[Diagnostic]:
     """The errors among rustc's JSON lines; a last line that was cut off is left out."""
     for line in stderr.splitlines():
         try:
-            raw = json.loads(line)
-        except ValueError:
+            raw = parse_json(line)
+        except BadInput:
             continue
         if isinstance(raw, dict) and raw.get("level") == "error" and not _is_summary(raw):
             code = str((raw.get("code") or {}).get("code", ""))

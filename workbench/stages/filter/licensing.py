@@ -16,20 +16,19 @@ from __future__ import annotations
 
 import posixpath
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from workbench.corpus.cargo import read_manifest
 from workbench.corpus.rows import PackageRow
 from workbench.domain.errors import UserError
 from workbench.stages.filter.rules import Drop
 
 TEXT_SCORE = 0.9  # Sørensen-Dice similarity from which a text is taken for a licence; below it is not known
 TEXT_BYTES = 200_000
-MANIFEST_BYTES = 1 << 20
 NOTICES = ("notice", "copyright")  # how the names of files begin that need not be licence texts
 _END = re.compile(
     r"^[^\w\n]*end of terms and conditions[^\w\n]*$|^[ \t]*([-=*_#~])\1{2,}[ \t]*$", re.IGNORECASE | re.MULTILINE
@@ -260,7 +259,7 @@ class PackageLicenses:
 
     def _manifest(self, folder: str) -> Mapping[str, Any]:
         if folder not in self._manifests:
-            self._manifests[folder] = _read_manifest(self._folder / folder / "Cargo.toml")
+            self._manifests[folder] = _manifest_of(self._folder / folder)
         return self._manifests[folder]
 
     @cached_property
@@ -282,17 +281,10 @@ def _upwards(folder: str) -> Iterable[str]:
     yield ""
 
 
-def _read_manifest(path: Path) -> Mapping[str, Any]:
-    """Empty where there is none. One that cannot be read is a crate's all the same, and no other speaks for it."""
-    if not path.is_file():
-        return {}
-    unreadable = {"package": {"license": None}}
-    if path.stat().st_size > MANIFEST_BYTES:
-        return unreadable
-    try:
-        return tomllib.loads(path.read_text("utf-8", "replace"))
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return unreadable
+def _manifest_of(folder: Path) -> Mapping[str, Any]:
+    """One that cannot be read is a crate's all the same, and no other speaks for it."""
+    found = read_manifest(folder / "Cargo.toml")
+    return {"package": {"license": None}} if found is None else found
 
 
 def _table(value: Any) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workbench.domain.errors import Corrupt, StageFailed
+from workbench.domain.errors import StageFailed
+from workbench.domain.reading import Limits, anything, load_json, mapping
 
 SPLITS = ("train", "validation", "test")
 _NONE = ("", "NOASSERTION", "NONE", "UNKNOWN")
@@ -68,13 +68,14 @@ def by_licence(shares: Sequence[PackageShare]) -> Mapping[str, Mapping[str, int]
 
 def rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """The objects of a JSON lines file, one at a time."""
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise Corrupt(f"{path.name} line {number} is not JSON: {error}", "build the dataset again") from error
-            yield row
+            what = f"{path.name} line {number}"
+            yield load_json(line, _ROW, what=what, limits=_LIMITS, hint="build the dataset again")
+
+
+_LIMITS = Limits(size_bytes=64 << 20)
+_ROW = mapping(anything())
 
 
 def _all_of(licences: Set[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -12,7 +11,8 @@ from typing import Any
 
 from workbench.decoder.config import DecoderConfig
 from workbench.domain.canonical import canonical_lines, digest_of
-from workbench.domain.errors import Corrupt, StageFailed
+from workbench.domain.errors import StageFailed
+from workbench.domain.reading import anything, load_json, mapping
 from workbench.domain.stage import StageResult
 from workbench.ports.work import StageContext
 from workbench.stages.package import card, gates, gguf_file, licences
@@ -197,10 +197,4 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        raw = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise Corrupt(f"{path.name} is not JSON: {error}", "run the stage that made it again") from error
-    if not isinstance(raw, dict):
-        raise Corrupt(f"{path.name} is not an object", "run the stage that made it again")
-    return raw
+    return load_json(path.read_bytes(), mapping(anything()), what=path.name, hint="run the stage that made it again")

@@ -7,9 +7,9 @@ state: there is no global stream to keep.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from workbench.domain.canonical import canonical_lines
 from workbench.domain.errors import Corrupt
 from workbench.domain.ids import Digest
+from workbench.domain.reading import BadInput, Shape, parse_json, record, text, whole
 from workbench.stages.train.adamw import AdamW
 from workbench.stages.train.flat import FlatParameters
 
@@ -42,16 +43,19 @@ def save(folder: Path, flat: FlatParameters, optimizer: AdamW, done: Progressed,
     (folder / "state.json").write_bytes(canonical_lines(state))
 
 
+_STATE: Shape[dict[str, Any]] = record(dict, format=(FORMAT,), step=whole(), tokens=whole(), run=text())
+
+
 def load(folder: Path, flat: FlatParameters, optimizer: AdamW, run: Digest) -> Progressed:
     """Put weights and moments where they were. Corrupt when the checkpoint is damaged or of another run."""
     try:
-        state = json.loads((folder / "state.json").read_bytes())
-        if state["format"] != FORMAT or state["run"] != run:
-            raise Corrupt("the checkpoint is of another run or format", "start the run again without it")
+        state = _STATE.read(parse_json((folder / "state.json").read_bytes()), "")
+        if state["run"] != run:
+            raise Corrupt("the checkpoint is of another run", "start the run again without it")
         vectors = {"weights": flat.weights, "first": optimizer.first, "second": optimizer.second}
         for name, vector in vectors.items():
             flat.join(load_file(folder / f"{name}.safetensors"), vector)
         log = (folder / "training.jsonl").read_bytes().splitlines(keepends=True)
-        return Progressed(int(state["step"]), int(state["tokens"]), tuple(log))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        return Progressed(state["step"], state["tokens"], tuple(log))
+    except (OSError, ValueError, KeyError, BadInput, SafetensorError) as error:
         raise Corrupt(f"the checkpoint cannot be read: {error!r}", "start the run again without it") from error

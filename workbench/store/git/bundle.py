@@ -7,7 +7,6 @@ Only tags travel; channels and branches are the receiving repository's own busin
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -20,10 +19,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from workbench.domain.canonical import canonical_lines
-from workbench.domain.errors import Corrupt, NotFound, Refused, UserError
+from workbench.domain.errors import NotFound, Refused, UserError
 from workbench.domain.ids import ObjectId, Ulid, object_id
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.manifest import MANIFEST, Manifest
+from workbench.domain.reading import Limits, load_json, mapping, record, text, whole
 from workbench.domain.refs import INCOMING, AgentVersion, ArtifactTag, Incoming, parse
 from workbench.store.git import process
 from workbench.store.git.repository import GitRepository
@@ -52,16 +52,13 @@ class Statement:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Statement:
-        try:
-            raw = json.loads(data)
-            if raw.pop("format", None) != FORMAT:
-                raise Refused("the bundle's statement has an unknown format", "upgrade workbench")
-            made = cls(**raw)
-            if not isinstance(made.counter, int) or not isinstance(made.refs, dict):
-                raise TypeError("counter or refs")
-            return made
-        except (ValueError, TypeError, AttributeError) as error:
-            raise Corrupt(f"the bundle's statement cannot be read: {error}", "ask for the bundle again") from error
+        what, hint = "the bundle's statement", "ask for the bundle again"
+        return load_json(data, _SAID, what=what, limits=_LIMITS, error=Refused, hint=hint)
+
+
+_LIMITS = Limits(size_bytes=8 << 20)
+_ID = text(pattern=r"([0-9a-f]{40})?", says="an object id")
+_SAID = record(Statement, format=(FORMAT,), origin=_ID, ledger=_ID, counter=whole(), refs=mapping(_ID))
 
 
 # --- out --------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ known by its numbers. A bad line with a record behind it was not cut off but dam
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +23,7 @@ from workbench.domain.canonical import canonical_json
 from workbench.domain.errors import Corrupt, Refused, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import RefMove
+from workbench.domain.reading import BadInput, Limits, anything, mapping, parse_json, printed
 from workbench.domain.refs import Journal
 from workbench.ports.store import Objects, Refs
 from workbench.system import durable, locks
@@ -30,6 +31,10 @@ from workbench.system import durable, locks
 FORMAT = b"1\n"
 RECORD_MAX = 4 << 20  # bytes
 SEGMENT_MAX = 8 << 20  # an open file is sealed before it grows beyond
+LIMITS = Limits(size_bytes=RECORD_MAX, values=1_000_000)
+_RECORD = mapping(anything(), most=LIMITS.values)
+_LINE = re.compile(rb"([0-9]{1,12}) ([0-9a-f]{8}) (.*)", re.DOTALL)
+_SEGMENT = re.compile(r"[0-9]{6}/([0-9]{12})-([0-9]{12})")
 _PER_FOLDER = 1_000_000
 _PATIENCE_S = 60.0  # the longest that is done with a stream locked is to seal 8 MiB
 _WHO = "workbench <workbench@localhost>"
@@ -61,11 +66,7 @@ class StoredJournals:
     # --- the port -----------------------------------------------------------------------------------------------------
 
     def append(self, stream: str, record: Mapping[str, Any]) -> int:
-        text = canonical_json(dict(record))
-        if len(text) > RECORD_MAX:
-            raise Refused(
-                f"a journal record of {len(text)} bytes ({RECORD_MAX} at most)", "store large data as payload"
-            )
+        text = _encoded(record)
         with self._locked(stream) as path:
             with suppress(FileNotFoundError):
                 if path.stat().st_size + len(text) > SEGMENT_MAX:
@@ -172,10 +173,10 @@ class StoredJournals:
                 if self._objects.read_blob(entry.id) != FORMAT:
                     raise Corrupt(f"journal {stream} has an unknown format", "upgrade workbench")
                 continue
-            first, _, last = entry.path.rpartition("/")[2].partition("-")
-            if not (first.isdecimal() and last.isdecimal()):
-                raise Corrupt(f"journal {stream} holds {entry.path!r}", "run `workbench doctor`")
-            found.append((int(first), int(last), entry.id))
+            numbers = _SEGMENT.fullmatch(entry.path)
+            if numbers is None:
+                raise Corrupt(f"journal {stream} holds {printed(entry.path)}", "run `workbench doctor`")
+            found.append((int(numbers[1]), int(numbers[2]), entry.id))
         return sorted(found)
 
     def _sealed_records(self, stream: str, first: int, last: int, blob: ObjectId, after: int) -> Iterator[Record]:
@@ -201,6 +202,16 @@ class StoredJournals:
             raise WorldError(
                 f"journal {stream} cannot be used: {error.strerror}", "check the disk and its owner"
             ) from error
+
+
+def _encoded(record: Mapping[str, Any]) -> bytes:
+    """What is written can be read again: Refused for a record beyond the limits."""
+    text = canonical_json(dict(record))
+    try:
+        parse_json(text, LIMITS)
+    except BadInput as bad:
+        raise Refused(f"a journal cannot hold this record: {bad}", "store large data as payload") from None
+    return text
 
 
 def _line(number: int, text: bytes) -> bytes:
@@ -254,10 +265,13 @@ def _complete(data: bytes) -> tuple[list[Record], int]:
 
 
 def _record(line: bytes) -> Record | None:
-    parts = line.split(b" ", 2)
-    if len(parts) != 3 or not parts[0].isdigit() or b"%08x" % zlib.crc32(parts[2]) != parts[1]:
+    parts = _LINE.fullmatch(line)
+    if parts is None or b"%08x" % zlib.crc32(parts[3]) != parts[2]:
         return None
-    return int(parts[0]), json.loads(parts[2])
+    try:
+        return int(parts[1]), _RECORD.read(parse_json(parts[3], LIMITS), "")
+    except BadInput:
+        return None
 
 
 def _close_all(tails: dict[str, _Tail]) -> None:

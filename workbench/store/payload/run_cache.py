@@ -10,16 +10,31 @@ Written only as part of a ledger entry, so an artifact's tag and its cache entry
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.domain import manifest
+from workbench.domain.action import PARTS
 from workbench.domain.canonical import canonical_lines
-from workbench.domain.errors import Corrupt
 from workbench.domain.ids import digest
 from workbench.domain.ledger import Action
+from workbench.domain.reading import (
+    INT_MIN,
+    Shape,
+    anything,
+    load_json,
+    mapping,
+    optional,
+    record,
+    text,
+    unchanged,
+    whole,
+)
 from workbench.domain.refs import RUN_CACHE, check_name
 from workbench.ports.store import Ledger, Objects, Refs
+
+_RESULT: Shape[dict[str, Any]] = record(dict, counts=mapping(whole(INT_MIN)), metrics=mapping(anything()))
+_ENTRY = unchanged(record(dict, artifact=text(), tree=text(), commit=text(), parts=PARTS, result=optional(_RESULT, {})))
 
 
 def entry_files(key: str, entry: Mapping[str, Any]) -> dict[str, bytes | None]:
@@ -36,12 +51,10 @@ def find(objects: Objects, refs: Refs, key: str) -> Mapping[str, Any] | None:
     data = _read(objects, refs, f"{key[:2]}/{key}")
     if data is None:
         return None
-    try:
-        entry = json.loads(data)
-    except ValueError as error:
-        raise Corrupt(f"run cache entry {key} is no JSON", "run the stage with `stage.force`") from error
-    if not isinstance(entry, dict):
-        raise Corrupt(f"run cache entry {key} is no object", "run the stage with `stage.force`")
+    what = f"run cache entry {key}"
+    entry: Mapping[str, Any] = load_json(
+        data, _ENTRY, what=what, limits=manifest.LIMITS, hint="run the stage with `stage.force`"
+    )
     return entry
 
 
@@ -68,7 +81,7 @@ class StoredRunCache:
 
     def last(self, stage: str, name: str) -> Mapping[str, Any] | None:
         key = _read(self._objects, self._refs, _last(stage, name))
-        return None if key is None else self.get(key.decode().strip())
+        return None if key is None else self.get(key.decode("ascii", "replace").strip())
 
     def put(self, key: str, entry: Mapping[str, Any], *, who: str, why: str) -> None:
         self._ledger.change(Action.PUBLISH, [], who=who, why=why, evidence={"key": key}, files=entry_files(key, entry))

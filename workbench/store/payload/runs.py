@@ -7,7 +7,6 @@ cut and verified like an artifact's payload.
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import tempfile
@@ -15,12 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from workbench.domain import ids
+from workbench.domain import ids, manifest
 from workbench.domain.canonical import canonical_lines
-from workbench.domain.errors import Conflict, Corrupt, Refused, UserError, WorldError
+from workbench.domain.errors import Conflict, Refused, UserError, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId, Ulid
 from workbench.domain.ledger import RefMove
 from workbench.domain.manifest import PAYLOAD, FileEntry
+from workbench.domain.reading import checked, items, load_json, record, row, text, whole
 from workbench.domain.refs import OWN_NAMESPACE, RunRef
 from workbench.ports.store import Objects, Refs
 from workbench.store.payload.blobs import Blobs
@@ -115,15 +115,20 @@ class StoredRuns:
                 self._refs.swap([RefMove(ref, old, ZERO_ID)])
 
 
-def _listing(data: bytes, path: str) -> list[FileEntry]:
-    try:
-        raw = json.loads(data)
-        if raw["format"] != FORMAT:
-            raise Corrupt(
-                f"{path} has format {raw['format']!r}; this workbench reads format {FORMAT}", "upgrade workbench"
-            )
-        return [
-            FileEntry(name, ids.digest(sha256), int(size), int(chunks)) for name, sha256, size, chunks in raw["files"]
-        ]
-    except (ValueError, KeyError, TypeError, UserError) as error:
-        raise Corrupt(f"the list of files of {path} cannot be read: {error}", "delete the run") from error
+def _listing(data: bytes, path: str) -> Sequence[FileEntry]:
+    what = f"the list of files of {path}"
+    return load_json(data, _LISTING, what=what, limits=manifest.LIMITS, hint="delete the run: `workbench runs prune`")
+
+
+def _files(files: tuple[FileEntry, ...]) -> tuple[FileEntry, ...]:
+    return files
+
+
+_FILE = row(
+    FileEntry,
+    path=text(least=1),
+    sha256=checked(text(), ids.digest),
+    size=whole(),
+    chunks=whole(most=manifest.MAX_CHUNKS),
+)
+_LISTING = record(_files, format=(FORMAT,), files=items(_FILE))

@@ -8,15 +8,16 @@ description; of GGUF, ``domain.gguf``.
 from __future__ import annotations
 
 import itertools
-import json
 import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from workbench.domain.gguf import HostileHeader, parse_header
+from workbench.domain.reading import BadInput, Limits, parse_json
 
 MAX_TENSORS = 100_000
 MAX_JSON_BYTES = 16 << 20
+_LIMITS = Limits(size_bytes=MAX_JSON_BYTES, values=20 * MAX_TENSORS)
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,9 @@ def safetensors_layout(stream: BinaryIO, size: int) -> Layout:
     if length > MAX_JSON_BYTES or 8 + length > size:
         raise HostileHeader(f"header of {length} bytes (at most {MAX_JSON_BYTES}, and inside the file)")
     try:
-        raw = json.loads(stream.read(length))
-    except (ValueError, RecursionError) as error:
-        raise HostileHeader(f"header is no JSON: {error}") from error
+        raw = parse_json(stream.read(length), _LIMITS)
+    except BadInput as bad:
+        raise HostileHeader(f"header: {bad}") from None
     if not isinstance(raw, dict) or len(raw) > MAX_TENSORS:
         raise HostileHeader("header is no object, or names too many tensors")
     data_start = 8 + length
