@@ -14,6 +14,7 @@ from workbench.app.doctor import examine, mend
 from workbench.app.hub_host import install_hub, run_worker
 from workbench.domain.errors import UserError
 from workbench.hub.layout import HubLayout
+from workbench.inference.variants import VARIABLE, chosen
 from workbench.ports.store import Finding
 from workbench.store.git.settings import init_clone
 
@@ -94,3 +95,15 @@ def git(folder: Path, *arguments: str, input: str = "") -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def test_the_variant_of_llama_cpp_is_told_and_one_that_cannot_be_used_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = chosen().name
+    told = [f for f in examine(None, quick=True) if "llama.cpp" in f.what]
+    assert [(f.severity, name in f.what) for f in told] == [("ok", True)] or name == "native"
+    monkeypatch.setenv(VARIABLE, "z80")
+    told = [f for f in examine(None, quick=True) if "z80" in f.what]
+    assert [f.severity for f in told] == ["error"]
+    assert name in told[0].fix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from importlib.metadata import Distribution
@@ -65,3 +66,12 @@ def test_a_library_is_installed_by_the_extra_that_brings_it(installed, library: 
 
 def test_this_installation_names_a_command_that_is_there():
     assert Path(shlex.split(install_command("train"))[0]).is_file()
+
+
+def test_no_other_hint_tells_to_install_from_an_index():
+    root = Path(__file__).parents[2]
+    texts = [path for room in ("workbench", "agents", "hooks") for path in sorted((root / room).rglob("*.*"))]
+    named = re.compile(r"\b(pip3?|pipx|uv|uvx) (-\S+ )*(install|add|run|tool)\b")
+    found = [str(path) for path in texts if path.suffix in (".py", ".toml", ".md") and named.search(path.read_text())]
+    assert len(texts) > 300
+    assert not found

@@ -16,6 +16,7 @@ from workbench.config.installed import command_for
 from workbench.domain.errors import WorkbenchError
 from workbench.hub import irregular
 from workbench.hub.layout import HubLayout
+from workbench.pipeline.environment import Tools
 from workbench.ports.store import Finding, Repository
 from workbench.system.programs import look
 
@@ -36,6 +37,7 @@ def examine(repository: Repository | None, *, quick: bool = False) -> Sequence[F
         findings.extend(irregular.find(repository))
     within = repository.path / "workbench" if repository is not None else None
     findings.extend(_looked_for() if quick else prove(within=within if within and os.access(within, os.W_OK) else None))
+    findings.extend(_variant())
     findings.extend(_program(name) for name in _PROGRAMS if quick or name != "rustc")  # it is tried in the sandbox
     findings.extend(_absent(name, lost, name) for name, lost in _SERVERS.items() if find_spec(name) is None)
     return findings
@@ -46,6 +48,21 @@ def _program(name: str) -> Finding:
     if found.problem:
         return Finding("warning", f"{name} cannot be used: {found.problem}: {_PROGRAMS[name]}", found.fix)
     return Finding("ok", f"{found.version}: {found.path}")
+
+
+def _variant() -> Iterator[Finding]:
+    if find_spec("llama_cpp") is None:  # told already
+        return
+    try:
+        name = Tools().llama_variant()
+    except WorkbenchError as error:
+        yield Finding("error", error.what, error.hint)
+        return
+    if name == "native":
+        what = "llama.cpp was built for one machine: where its processor or compiler is another, it may crash"
+        yield Finding("warning", what, "install the wheel that `ci/llama_wheel` builds in a checkout of the workbench")
+    else:
+        yield Finding("ok", f"llama.cpp computes with its variant {name}")
 
 
 def _looked_for() -> Iterator[Finding]:
