@@ -175,3 +175,10 @@ raise SystemExit(ended(command, as_json=False))
     assert what == f"error: {module.partition('.')[0]} is not installed"
     assert hint.startswith("  install it: /")
     assert "git-workbench" not in hint
+
+
+def test_a_crash_in_a_command_itself_says_where_python_stood() -> None:
+    code = "from workbench.cli.edge import ended; import ctypes; ended(lambda: ctypes.string_at(0), as_json=False)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.returncode == -signal.SIGSEGV
+    assert "in string_at" in done.stderr

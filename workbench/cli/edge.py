@@ -7,6 +7,7 @@ line of the shape that a stage's ``error.json`` has; that of a native crash has 
 from __future__ import annotations
 
 import errno
+import faulthandler
 import io
 import os
 import sys
@@ -31,6 +32,7 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 def ended(command: Callable[[], int], *, as_json: bool) -> int:
     """Run a command to its end, whatever that is; the exit code. A reader that has seen enough is no error."""
     _settle_streams(as_json)
+    faulthandler.enable(2)  # a crash of native code in a command of ours says where Python stood
     code = 0
     try:
         code = _told(command, as_json)

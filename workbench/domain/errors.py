@@ -101,7 +101,7 @@ class NativeCrash(WorldError):
 
 _FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS"})
 _HOW = {OUT_OF_MEMORY: "ran out of memory", NO_ANSWER: "gave no answer in time"}
-_TRY = "the library or this machine is at fault, not the input: `workbench doctor` tries each library"
+_TRY = "the library or this machine is at fault: `workbench doctor` tries each library"
 _AGAIN = "something outside ended it: run it again"
 _NEXT = {
     OUT_OF_MEMORY: "free some memory, or give it less at once",

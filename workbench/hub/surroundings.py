@@ -10,6 +10,7 @@ The names are repeated in ``cli/hook_client.py``, which imports nothing; a test 
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import stat
@@ -40,7 +41,9 @@ def kept(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def settle(git_dir: Path) -> None:
-    """Put this process on the hub's terms: what it writes is as open as the hub, its limits are the system's."""
+    """Put this process on the hub's terms: what it writes is as open as the hub, its limits are the system's. Where
+    native code crashes in it, the log has Python's stack."""
+    faulthandler.enable()
     mode = stat.S_IMODE(git_dir.stat().st_mode)
     os.umask(~mode & 0o077 | 0o002)
     for limit in _LIMITS.values():
