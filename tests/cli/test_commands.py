@@ -197,3 +197,41 @@ def test_doctor_works_outside_a_repository(cli, tmp_path: Path) -> None:  # type
     assert done.returncode == 0, done.stderr
     assert any("cargo" in finding["what"] for finding in json.loads(done.stdout))
     assert cli(tmp_path, "doctor", "--mend").returncode == 4, "there is nothing to mend"
+
+
+OWN_STAGE = """
+format = 1
+name = "toy"
+use = []
+
+[[stages]]
+name = "words"
+command = ["python3", "tools/words.py"]
+makes = "raw"
+code = ["tools/words.py"]
+"""
+
+
+def test_a_failed_stage_is_told_with_the_end_of_its_log_and_a_command_that_shows_all_of_it(  # type: ignore[no-untyped-def]
+    cli, tmp_path: Path
+) -> None:
+    assert cli(tmp_path, "init", "agent").returncode == 0
+    place = tmp_path / "agent"
+    (place / "tools").mkdir()
+    (place / "tools/words.py").write_text(
+        "for n in range(40): print('line', n, flush=True)\nraise SystemExit('no good')\n"
+    )
+    (place / "ci/pipelines/toy.toml").write_text(OWN_STAGE)
+    who = ["-c", "user.name=A", "-c", "user.email=a@b.c"]
+    for command in (["add", "--all"], [*who, "commit", "-qm", "toy"], ["push", "-q", "-o", "ci.skip", "hub", "main"]):
+        subprocess.run(["git", *command], cwd=place, check=True, capture_output=True)
+    ran = cli(place, "run", "toy")
+    assert ran.returncode == 9
+    assert "words ended with exit code 1: no good\n  | line 3" in ran.stdout
+    (named,) = {line.split(": ")[1] for line in ran.stdout.splitlines() if "the whole log" in line}
+    tail = cli(place, *named.split()[1:])
+    assert tail.returncode == 9
+    assert all(f"| line {number}\n" in tail.stdout for number in range(40))
+    shown = cli(place, *named.replace("tail", "show").split()[1:]).stdout
+    assert "  | line 39\n" in shown
+    assert named in shown

@@ -40,7 +40,8 @@ def test_a_process_that_ends_in_order_has_not_crashed() -> None:
 def test_a_fault_names_where_native_code_was_called_and_what_was_said_before() -> None:
     crash = read_crash(*end_of("print('reading a.bin', flush=True)\n" + NULL), step="train", given="shards/a/v1.0.0")
     assert crash is not None
-    assert re.fullmatch(r"native code at __init__.py:\d+ in train crashed \(SIGSEGV\) on shards/a/v1.0.0", crash.what)
+    assert re.fullmatch(r"native code at ctypes/__init__.py:\d+ in train", crash.crashed)
+    assert crash.what == f"{crash.crashed} crashed (SIGSEGV) on shards/a/v1.0.0"
     assert crash.log[0] == "reading a.bin"
     assert crash.log[1] == "Fatal Python error: Segmentation fault"
     assert "string_at" in crash.log[2]

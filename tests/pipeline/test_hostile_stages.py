@@ -331,7 +331,7 @@ def test_a_native_crash_is_told_with_its_place_its_input_and_the_log_before_it(t
     record = toy.run()
     assert toy.states(record) == {"words": "succeeded", "count": "failed"}
     first, *rest = record.step("count").error.splitlines()
-    assert first.startswith("native code at __init__.py:")
+    assert first.startswith("native code at ctypes/__init__.py:")
     assert first.endswith(" in count crashed (SIGSEGV) on raw/toy/v1.0.0")
     assert rest[0] == "  | weights loaded"
     assert "Segmentation fault" in rest[1]

@@ -79,6 +79,9 @@ def show(run: RunId, repo: Repo = "", json: Json = False) -> None:
         for step in record.steps
     ]
     table(("stage", "state", "time", "artifact", "why"), rows)
+    for step in record.steps:
+        if step.error:
+            emit(f"\n{step.stage}: {step.error}")
 
 
 @runs.command()

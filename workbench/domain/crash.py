@@ -70,7 +70,7 @@ def _what(stack: Sequence[str], step: str) -> str:
         if found := _INSTALLED.search(line):
             return f"{found['library']} in {step}"
     frame = _FRAME.match(stack[0]) if stack else None
-    return f"native code at {frame['path'].rpartition('/')[2]}:{frame['line']} in {step}" if frame else step
+    return f"native code at {'/'.join(frame['path'].split('/')[-2:])}:{frame['line']} in {step}" if frame else step
 
 
 def _stack(log: Sequence[str]) -> list[str]:
