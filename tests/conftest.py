@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import statistics
+import tempfile
 import time
 import zlib
 from collections.abc import Iterator
@@ -26,6 +28,16 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "ci")
 # A shell that starts the tests in the background has Ctrl-C ignored, and every program under test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def gates() -> Iterator[Path]:
+    """A folder that every user of this machine may use: a stage in the sandbox, which may write there where its
+    pipeline says so, and the test tell each other by files how far they are."""
+    folder = Path(tempfile.mkdtemp(prefix="workbench-gates-", dir="/tmp"))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -318,7 +318,7 @@ WORDS_PY = (
     _BEGIN
     + """
 gate = params["text"].partition("wait for ")[2]
-if gate:
+if gate and not os.path.exists(gate + ".reached"):
     open(gate + ".reached", "w").close()
 while gate and not os.path.exists(gate):
     time.sleep(0.01)
@@ -351,8 +351,12 @@ TOY = {"ci/pipelines/toy.toml": TOY_TOML, "tools/words.py": WORDS_PY, "tools/cou
 
 
 def toy(text: str = "b a c a") -> dict[str, str]:
-    """The files of the toy pipeline, with this text for its first stage."""
-    return {**TOY, "ci/pipelines/toy.toml": TOY_TOML.replace("b a c a", text)}
+    """The files of the toy pipeline, with this text for its first stage. It reaches the gate that the text names."""
+    definition = TOY_TOML.replace("b a c a", text)
+    gate = text.partition("wait for ")[2]
+    if gate:
+        definition = definition.replace('makes = "raw"', f'makes = "raw"\nneeds.write = ["{Path(gate).parent}"]')
+    return {**TOY, "ci/pipelines/toy.toml": definition}
 
 
 def make_hub(folder: Path) -> HubUnderTest:

@@ -57,13 +57,13 @@ def test_a_pusher_whose_name_is_no_text_is_written_down_as_one(desk: Any) -> Non
     assert (record.state, record.trigger) == (State.SUCCEEDED, r"push refs/heads/main by M\xfcller")
 
 
-def test_a_push_during_a_run_waits_for_its_end(desk: Any, toy_files: Files, tmp_path: Path) -> None:
-    hub, gate = desk.under_test, tmp_path / "gate"
+def test_a_push_during_a_run_waits_for_its_end(desk: Any, toy_files: Files, gates: Path) -> None:
+    hub, gate = desk.under_test, gates / "gate"
     hub.edit(toy_files(f"wait for {gate}"))
     first = desk.told(hub.push("main"))
     worker = threading.Thread(target=desk.work)
     worker.start()
-    hub.until((tmp_path / "gate.reached").exists)
+    hub.until((gates / "gate.reached").exists)
     hub.edit(toy_files("after"))
     second = desk.told(hub.push("main"))
     assert [record.id for record in desk.runs()] == [first]
@@ -161,14 +161,14 @@ class Later:
 
 
 def test_what_is_accepted_during_a_long_run_keeps_its_run_and_its_options(
-    toy_desk: Any, toy_files: Files, tmp_path: Path
+    toy_desk: Any, toy_files: Files, gates: Path
 ) -> None:
-    hub, gate, clock = toy_desk.under_test, tmp_path / "gate", Later(toy_desk.host.clock)
+    hub, gate, clock = toy_desk.under_test, gates / "gate", Later(toy_desk.host.clock)
     hub.edit(toy_files(f"wait for {gate}"))
     toy_desk.told(hub.push("main"))
     worker = threading.Thread(target=Worker(replace(toy_desk.host, clock=clock)).handle_all)
     worker.start()
-    hub.until((tmp_path / "gate.reached").exists)
+    hub.until((gates / "gate.reached").exists)
     hub.edit({"agents/a.py": "x = 2\n"})
     on_main = toy_desk.told(hub.push("-o", "ci.tier=fast", "-o", "promote=canary", "main"))
     hub.git("checkout", "-q", "-b", "topic")

@@ -75,18 +75,18 @@ def working(desk: Any) -> threading.Thread:
     return thread
 
 
-def test_a_running_stage_is_ended_when_its_run_is_cancelled(toy_desk: Any, toy_files: Files, tmp_path: Path) -> None:
-    toy_desk.under_test.edit(toy_files(f"wait for {tmp_path}/gate"))
+def test_a_running_stage_is_ended_when_its_run_is_cancelled(toy_desk: Any, toy_files: Files, gates: Path) -> None:
+    toy_desk.under_test.edit(toy_files(f"wait for {gates}/gate"))
     run = toy_desk.told(toy_desk.under_test.push("main"))
     worker = working(toy_desk)
-    toy_desk.under_test.until((tmp_path / "gate.reached").exists)
+    toy_desk.under_test.until((gates / "gate.reached").exists)
     assert toy_desk.cancel(run).state is State.RUNNING, "it is asked to stop"
     worker.join()
     record = toy_desk.runs()[-1]
     assert record.state is State.CANCELLED
     assert {step.stage: step.state for step in record.steps} == {"words": State.CANCELLED, "count": State.SKIPPED}
     assert len(toy_desk.artifacts()) == 2
-    assert not processes_that_mention(str(tmp_path / "gate"))
+    assert not processes_that_mention(str(gates / "gate"))
     assert not RunFolder.of(toy_desk.repository, run).path.exists()
 
 
@@ -130,18 +130,18 @@ def test_a_pusher_who_waits_is_told_that_the_run_was_cancelled(toy_desk: Any, to
 # --- a worker that is killed ------------------------------------------------------------------------------------------
 
 
-def test_a_run_whose_worker_was_killed_is_resumed_by_the_next_one(hub: Any, toy_files: Files, tmp_path: Path) -> None:
+def test_a_run_whose_worker_was_killed_is_resumed_by_the_next_one(hub: Any, toy_files: Files, gates: Path) -> None:
     """The pusher sees it through; what the dead worker had begun is ended and nothing is left of it."""
-    gate = tmp_path / "gate"
+    gate = gates / "gate"
     hub.edit(toy_files(f"wait for {gate}"))
     said: list[Any] = []
     pusher = threading.Thread(target=lambda: said.append(hub.push("-o", "run.wait=120", "main")))
     pusher.start()
-    hub.until((tmp_path / "gate.reached").exists)
+    hub.until((gates / "gate.reached").exists)
     killed = hub.process("worker")
-    (tmp_path / "gate.reached").unlink()
+    (gates / "gate.reached").unlink()
     os.kill(killed, signal.SIGKILL)
-    hub.until((tmp_path / "gate.reached").exists)
+    hub.until((gates / "gate.reached").exists)
     assert hub.process("worker") != killed
     gate.touch()
     pusher.join()
@@ -162,40 +162,38 @@ def test_a_run_whose_worker_was_killed_is_resumed_by_the_next_one(hub: Any, toy_
     hub.until(lambda: not processes_that_mention(str(gate)))
 
 
-def test_between_two_workers_a_killed_run_is_shown_as_abandoned(desk: Any, toy_files: Files, tmp_path: Path) -> None:
-    desk.under_test.edit(toy_files(f"wait for {tmp_path}/gate"))
+def test_between_two_workers_a_killed_run_is_shown_as_abandoned(desk: Any, toy_files: Files, gates: Path) -> None:
+    desk.under_test.edit(toy_files(f"wait for {gates}/gate"))
     run = desk.told(desk.under_test.push("main"))
-    desk.killed_in_the_middle(tmp_path / "gate")
+    desk.killed_in_the_middle(gates / "gate")
     assert runs.show_run(desk.repository, run).state is State.ABANDONED
     assert [record.state for record in runs.list_runs(desk.repository)] == [State.ABANDONED]
     events = [type(event) for event in runs.tail_run(desk.repository, run)]
     assert watch.RunEnded not in events
-    (tmp_path / "gate").touch()
+    (gates / "gate").touch()
     desk.work()
     assert runs.show_run(desk.repository, run).state is State.SUCCEEDED
 
 
-def test_an_abandoned_run_can_be_cancelled_and_is_not_taken_up_again(
-    desk: Any, toy_files: Files, tmp_path: Path
-) -> None:
-    desk.under_test.edit(toy_files(f"wait for {tmp_path}/gate"))
+def test_an_abandoned_run_can_be_cancelled_and_is_not_taken_up_again(desk: Any, toy_files: Files, gates: Path) -> None:
+    desk.under_test.edit(toy_files(f"wait for {gates}/gate"))
     run = desk.told(desk.under_test.push("main"))
-    desk.killed_in_the_middle(tmp_path / "gate")
+    desk.killed_in_the_middle(gates / "gate")
     assert desk.cancel(run).state is State.CANCELLED
-    assert not processes_that_mention(str(tmp_path / "gate")), "what it left running is ended"
+    assert not processes_that_mention(str(gates / "gate")), "what it left running is ended"
     desk.work()
     assert [record.state for record in desk.runs()] == [State.CANCELLED]
     assert desk.waiting() == []
     assert desk.artifacts() == []
 
 
-def test_a_run_of_several_jobs_goes_on_where_its_worker_was_killed(desk: Any, toy_files: Files, tmp_path: Path) -> None:
-    desk.under_test.edit({**toy_files(f"wait for {tmp_path}/gate"), "agents/a.py": "x = 1\n"})
+def test_a_run_of_several_jobs_goes_on_where_its_worker_was_killed(desk: Any, toy_files: Files, gates: Path) -> None:
+    desk.under_test.edit({**toy_files(f"wait for {gates}/gate"), "agents/a.py": "x = 1\n"})
     run = desk.told(desk.under_test.push("main"))
-    desk.killed_in_the_middle(tmp_path / "gate")
+    desk.killed_in_the_middle(gates / "gate")
     before = runs.show_run(desk.repository, run)
     assert [step.state for step in before.steps] == [State.SUCCEEDED, State.RUNNING]
-    (tmp_path / "gate").touch()
+    (gates / "gate").touch()
     desk.work()
     after = runs.show_run(desk.repository, run)
     assert after.state is State.SUCCEEDED
@@ -204,7 +202,7 @@ def test_a_run_of_several_jobs_goes_on_where_its_worker_was_killed(desk: Any, to
 
 
 def processes_that_mention(text: str) -> list[str]:
-    """Stage processes wait for a gate that is named in their step's file, in the folder of the hub."""
+    """Stage processes, with what builds their sandbox: its command line has the folder of the gate."""
     folder = str(Path(text).parent)
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -217,13 +215,13 @@ def processes_that_mention(text: str) -> list[str]:
     return found
 
 
-def test_who_follows_a_run_sees_it_resumed_from_its_beginning(desk: Any, toy_files: Files, tmp_path: Path) -> None:
-    desk.under_test.edit(toy_files(f"wait for {tmp_path}/gate"))
+def test_who_follows_a_run_sees_it_resumed_from_its_beginning(desk: Any, toy_files: Files, gates: Path) -> None:
+    desk.under_test.edit(toy_files(f"wait for {gates}/gate"))
     run = desk.told(desk.under_test.push("main"))
-    desk.killed_in_the_middle(tmp_path / "gate")
+    desk.killed_in_the_middle(gates / "gate")
     follow = runs.tail_run(desk.repository, run, follow=True, patience_s=60)
     assert [type(next(follow)) for _ in range(2)] == [watch.RunStarted, watch.StepStarted]
-    (tmp_path / "gate").touch()
+    (gates / "gate").touch()
     worker = working(desk)
     rest = list(follow)
     worker.join()

@@ -141,15 +141,15 @@ def test_a_copy_of_a_living_hub_is_a_hub_of_its_own(hub: Any, tmp_path: Path) ->
 
 
 def test_a_copy_of_a_hub_with_a_running_stage_leaves_that_stage_alone(
-    desk: Any, toy_files: Files, tmp_path: Path
+    desk: Any, toy_files: Files, tmp_path: Path, gates: Path
 ) -> None:
     """In the copy the run is abandoned: it is taken up there, and what runs belongs to the other one."""
-    gate = tmp_path / "gate"
+    gate = gates / "gate"
     desk.under_test.edit(toy_files(f"wait for {gate}"))
     run = desk.told(desk.under_test.push("main"))
     worker = threading.Thread(target=desk.work)
     worker.start()
-    desk.under_test.until((tmp_path / "gate.reached").exists)
+    desk.under_test.until((gates / "gate.reached").exists)
     copied(desk.under_test.path, tmp_path / "copy.git")
     with open_repository(tmp_path / "copy.git") as repository:
         assert runs.cancel_run(repository, run).state is State.CANCELLED
@@ -159,15 +159,15 @@ def test_a_copy_of_a_hub_with_a_running_stage_leaves_that_stage_alone(
 
 
 def test_a_worker_whose_hub_was_moved_ends_and_the_next_one_goes_on_there(
-    hub: Any, toy_files: Files, tmp_path: Path
+    hub: Any, toy_files: Files, tmp_path: Path, gates: Path
 ) -> None:
-    gate = tmp_path / "gate"
+    gate = gates / "gate"
     hub.edit(toy_files(f"wait for {gate}"))
     hub.git("fetch", "-q", str(hub.clone), "main:main", folder=hub.path)
     with open_repository(hub.path) as repository:
         worker = threading.Thread(target=work, args=(open_hub(repository),), kwargs={"idle_s": 0.1})
         worker.start()
-        hub.until((tmp_path / "gate.reached").exists)
+        hub.until((gates / "gate.reached").exists)
         moved = hub.path.rename(tmp_path / "moved.git")
         gate.touch()
         hub.until(lambda: poke(HubLayout(moved).worker_wake) or not worker.is_alive())
@@ -232,9 +232,9 @@ def test_a_push_after_an_upgrade_is_judged_by_the_new_code(hub: Any, installed: 
 
 
 def test_a_worker_whose_code_was_replaced_hands_over_between_two_pushes(
-    hub: Any, toy_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: Any, toy_files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gates: Path
 ) -> None:
-    module, gate = types.ModuleType("workbench.probe"), tmp_path / "gate"
+    module, gate = types.ModuleType("workbench.probe"), gates / "gate"
     module.__file__ = str(tmp_path / "probe.py")
     (tmp_path / "probe.py").touch()
     monkeypatch.setitem(sys.modules, "workbench.probe", module)
@@ -249,7 +249,7 @@ def test_a_worker_whose_code_was_replaced_hands_over_between_two_pushes(
             if text != "two":
                 worker = threading.Thread(target=work, args=(host,), kwargs={"idle_s": 60})
                 worker.start()
-                hub.until((tmp_path / "gate.reached").exists)
+                hub.until((gates / "gate.reached").exists)
         gate.touch()
         worker.join()
         assert started == [1], "the second push is left to the new code"

@@ -52,9 +52,9 @@ def walked_by_hand(desk: Any, run: Ulid, gate: Path) -> threading.Thread:
 
 
 def test_the_worker_waits_for_a_run_that_is_walked_by_hand_and_goes_on_from_its_end(
-    desk: Any, toy_files: Files, tmp_path: Path
+    desk: Any, toy_files: Files, gates: Path
 ) -> None:
-    gate = tmp_path / "gate"
+    gate = gates / "gate"
     tip = desk.under_test.edit(toy_files(f"wait for {gate}"))
     run = desk.told(desk.under_test.push("-o", "promote=canary", "main"))
     desk.killed_in_the_middle(gate)
@@ -75,9 +75,9 @@ def test_the_worker_waits_for_a_run_that_is_walked_by_hand_and_goes_on_from_its_
 
 
 def test_a_job_that_is_walked_by_hand_does_not_cost_the_other_jobs_of_its_push(
-    desk: Any, toy_files: Files, tmp_path: Path
+    desk: Any, toy_files: Files, gates: Path
 ) -> None:
-    gate = tmp_path / "gate"
+    gate = gates / "gate"
     desk.under_test.edit({**toy_files(f"wait for {gate}"), "agents/a.py": "x = 1\n"})
     run = desk.told(desk.under_test.push("main"))
     desk.killed_in_the_middle(gate)
@@ -99,8 +99,8 @@ def begun_here(record: RunRecord, step: str) -> bool:
     return record.pid == os.getpid() and record.step(step).state is State.RUNNING
 
 
-def test_cancelling_the_push_ends_a_job_that_is_walked_by_hand(desk: Any, toy_files: Files, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+def test_cancelling_the_push_ends_a_job_that_is_walked_by_hand(desk: Any, toy_files: Files, gates: Path) -> None:
+    gate = gates / "gate"
     desk.under_test.edit({**toy_files(f"wait for {gate}"), "agents/a.py": "x = 1\n"})
     run = desk.told(desk.under_test.push("main"))
     desk.killed_in_the_middle(gate)
@@ -118,13 +118,13 @@ def test_cancelling_the_push_ends_a_job_that_is_walked_by_hand(desk: Any, toy_fi
 
 
 def test_a_cancel_that_the_walker_did_not_live_to_see_is_not_forgotten(
-    desk: Any, toy_files: Files, tmp_path: Path
+    desk: Any, toy_files: Files, gates: Path
 ) -> None:
-    desk.under_test.edit(toy_files(f"wait for {tmp_path}/gate"))
+    desk.under_test.edit(toy_files(f"wait for {gates}/gate"))
     run = desk.told(desk.under_test.push("main"))
-    desk.killed_in_the_middle(tmp_path / "gate")
+    desk.killed_in_the_middle(gates / "gate")
     RunFolder.of(desk.repository, run).ask_to_stop()  # as `runs cancel` did while it lived
-    (tmp_path / "gate").touch()
+    (gates / "gate").touch()
     desk.work()
     assert [record.state for record in desk.runs()] == [State.CANCELLED]
     assert desk.artifacts() == []
@@ -302,8 +302,8 @@ def test_a_promotion_that_is_never_won_leaves_the_run_as_it_ended_and_says_so(to
 # --- records that another release of the workbench began --------------------------------------------------------------
 
 
-def test_a_push_whose_jobs_were_called_otherwise_is_taken_up(desk: Any, toy_files: Files, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+def test_a_push_whose_jobs_were_called_otherwise_is_taken_up(desk: Any, toy_files: Files, gates: Path) -> None:
+    gate = gates / "gate"
     desk.under_test.edit({**toy_files(f"wait for {gate}"), "agents/a.py": "x = 1\n"})
     run = desk.told(desk.under_test.push("main"))
     desk.killed_in_the_middle(gate)

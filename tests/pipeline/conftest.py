@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from workbench.pipeline.plan import Mode, Planner
 from workbench.pipeline.walk import Settings, run_pipeline
 from workbench.pipeline.watch import WalkEvent
 from workbench.ports.store import Artifact
+from workbench.sandbox.bubblewrap import Bubblewrap
 from workbench.store.git.repository import GitRepository
 
 WHO = "Test <test@example.com>"
@@ -48,6 +50,7 @@ STEPS_PY = '''
 """What every toy stage does first and last."""
 import json, sys
 from pathlib import Path
+from typing import Any
 
 def begin():
     step = json.loads(Path(sys.argv[-1]).read_text())
@@ -74,6 +77,7 @@ end(output, {"words": len(words)})
 COUNT_PY = """
 import sys
 from pathlib import Path
+from typing import Any
 sys.path.insert(0, "tools")
 from steps import begin, end
 step, output = begin()
@@ -135,10 +139,13 @@ class Toy:
     def planner(self) -> Planner:
         return Planner(self.repository, self.definition, self.commit)
 
-    def run(self, mode: Mode | None = None, settings: Settings | None = None) -> RunRecord:
-        return run_pipeline(
-            self.planner, mode or Mode(), settings or Settings(WHO, 2), clock=self.clock, trigger="test"
-        )
+    @staticmethod
+    def settings(**more: Any) -> Settings:
+        """Of a walk with a sandbox for the workspace's own stages."""
+        return Settings(WHO, 2, **{"sandbox": Bubblewrap, **more})
+
+    def run(self, mode: Mode | None = None, how: Settings | None = None) -> RunRecord:
+        return run_pipeline(self.planner, mode or Mode(), how or self.settings(), clock=self.clock, trigger="test")
 
     def artifact(self, short: str) -> Artifact:
         return self.repository.artifacts.get(ArtifactTag.parse(short))

@@ -12,6 +12,7 @@ from workbench.domain.manifest import FileEntry
 from workbench.domain.version import Bump
 from workbench.pipeline.rebuild import Rebuild
 from workbench.pipeline.verify import verify
+from workbench.sandbox.bubblewrap import Bubblewrap
 
 WHO = "Test <test@example.com>"
 
@@ -83,7 +84,10 @@ def test_an_input_that_is_gone_is_a_warning_with_the_command_that_brings_it(toy)
 
 
 def _rebuild(toy, new_repository, tmp_path, workers: int = 3) -> Rebuild:
-    return Rebuild(toy.repository, new_repository("fresh.git"), (), tmp_path / "rebuild", toy.clock, workers, WHO)
+    return Rebuild(
+        toy.repository, new_repository("fresh.git"), (), tmp_path / "rebuild", toy.clock, workers, WHO,
+        sandbox=Bubblewrap,
+    )  # fmt: skip
 
 
 def test_a_rebuild_in_an_empty_store_gives_the_same_trees(toy, new_repository, tmp_path) -> None:

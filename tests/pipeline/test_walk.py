@@ -18,7 +18,7 @@ from workbench.pipeline import watch
 from workbench.pipeline.definition import load
 from workbench.pipeline.plan import Mode, Planner
 from workbench.pipeline.records import EVENTS, log_path, read_record, request_cancel
-from workbench.pipeline.walk import Settings, resume, run_pipeline
+from workbench.pipeline.walk import resume, run_pipeline
 
 WHO = "Test <test@example.com>"
 
@@ -145,7 +145,7 @@ def test_the_record_the_log_and_the_events_of_a_run_are_in_its_ref(toy) -> None:
 def test_watchers_see_plain_lines_and_json_lines(toy) -> None:
     plain, lines = io.StringIO(), io.StringIO()
     both = watch.Several((watch.PlainWatcher(plain, toy.clock.now_ms), watch.JsonWatcher(lines)))
-    record = toy.run(settings=Settings(WHO, 2, both))
+    record = toy.run(how=toy.settings(watcher=both))
     shown = plain.getvalue().splitlines()
     assert shown[0] == f"run {record.id}  toy, 2 steps"
     assert shown[1] == "words      runs: never ran"
@@ -190,7 +190,7 @@ def test_a_reader_that_has_gone_ends_no_walk(toy, closed: str) -> None:
         os.close(write)
         out.close()
     record = toy.run(
-        settings=Settings(WHO, 2, watch.Several((watch.JsonWatcher(out), watch.PlainWatcher(out, lambda: 0))))
+        how=toy.settings(watcher=watch.Several((watch.JsonWatcher(out), watch.PlainWatcher(out, lambda: 0))))
     )
     assert record.state == "succeeded"
     with contextlib.suppress(OSError):
@@ -198,10 +198,10 @@ def test_a_reader_that_has_gone_ends_no_walk(toy, closed: str) -> None:
 
 
 def test_a_run_that_is_asked_to_stop_is_cancelled_and_can_be_done_again(toy) -> None:
-    record = toy.run(settings=Settings(WHO, 2, is_stopped=lambda: True))
+    record = toy.run(how=toy.settings(is_stopped=lambda: True))
     assert record.state == "cancelled"
     assert toy.states(record) == {"words": "skipped", "count": "skipped"}
-    again = resume(toy.repository, record.id, (), Settings(WHO, 2), clock=toy.clock)
+    again = resume(toy.repository, record.id, (), toy.settings(), clock=toy.clock)
     assert again.state == "succeeded"
     assert again.id != record.id
     with pytest.raises(UserError, match="has succeeded already"):
@@ -222,9 +222,9 @@ def test_a_run_is_resumed_from_the_file_that_it_began_with(toy) -> None:
     toy.edit({"ci/pipelines/nightly.toml": nightly.replace("b a c a", "z")})
     definition = load(toy.repository.objects, toy.commit, "nightly", ())
     planner = Planner(toy.repository, definition, toy.commit)
-    stopped = Settings(WHO, 2, is_stopped=lambda: True)
+    stopped = toy.settings(is_stopped=lambda: True)
     record = run_pipeline(planner, Mode(), stopped, clock=toy.clock, trigger="test")
-    again = resume(toy.repository, record.id, (), Settings(WHO, 2), clock=toy.clock)
+    again = resume(toy.repository, record.id, (), toy.settings(), clock=toy.clock)
     assert again.error == ""
     assert toy.read("raw/toy/v1.0.0", "words.txt") == "z"
 
@@ -234,7 +234,7 @@ def test_only_a_run_of_a_pipeline_is_resumed_by_hand(toy) -> None:
     record = RunRecord(id=run, kind="tier", subject="micro", source=toy.commit, trigger="push", created_ms=1)
     toy.repository.runs.write(run, {"run.json": record.to_bytes()})
     with pytest.raises(UserError, match="only runs of pipelines"):
-        resume(toy.repository, run, (), Settings(WHO, 2), clock=toy.clock)
+        resume(toy.repository, run, (), toy.settings(), clock=toy.clock)
 
 
 def test_what_a_stage_makes_is_part_of_its_action(toy) -> None:

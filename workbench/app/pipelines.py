@@ -57,4 +57,4 @@ def resume(repository: Repository, run: Ulid, *, who: str, workers: int, watcher
 
 
 def _settings(make: Any, who: str, workers: int, watcher: Watcher) -> Any:
-    return make(who=who, watcher=watcher, **({"workers": workers} if workers else {}))
+    return make(who=who, watcher=watcher, sandbox=wiring.sandbox, **({"workers": workers} if workers else {}))

@@ -78,5 +78,6 @@ def rebuild_artifact(repository: Repository, name: str, *, workers: int, who: st
                 workers=workers,
                 who=who,
                 watcher=watcher,
+                sandbox=wiring.sandbox,
             )
             return rebuild.of(artifact)

@@ -1,6 +1,7 @@
 """What a stage is: a name, what it reads and makes, its parameters and what it depends on. Not here: running it.
 
-A stage is a process, ``python -m workbench.stages.<name> step.json`` or a workspace's own command. It gets read-only
+A stage is a process, ``python -m workbench.stages.<name> step.json`` or a workspace's own command, which runs in the
+sandbox. It gets read-only
 input folders, parameters, a seed and an empty output folder, and leaves files. ``step.json``::
 
     {"format": 1, "stage": "tokenizer", "name": "rust",
@@ -30,6 +31,38 @@ Params = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Needs:
+    """What a workspace's own stage may do beyond the sandbox. Zero: what every stage has (``DEFAULT``)."""
+
+    read: tuple[str, ...] = ()  # folders and files of the machine
+    write: tuple[str, ...] = ()  # folders of the machine
+    network: bool = False
+    memory_mb: int = 0
+    disk_mb: int = 0
+    time_s: int = 0
+
+    def __bool__(self) -> bool:
+        return self != Needs()
+
+    @property
+    def reach(self) -> dict[str, Any]:
+        """What may change the result; more time or room does not."""
+        found = {"read": list(self.read), "write": list(self.write), "network": self.network}
+        return found if any(found.values()) else {}
+
+    def describe(self) -> str:
+        """``uses the network, reads /data``; empty for nothing."""
+        parts = ["uses the network"] if self.network else []
+        parts += [f"reads {path}" for path in self.read] + [f"writes {path}" for path in self.write]
+        for value, unit in ((self.memory_mb, "MiB of memory"), (self.disk_mb, "MiB of disk"), (self.time_s, "s")):
+            parts += [f"takes up to {value} {unit}"] if value else []
+        return ", ".join(parts)
+
+
+DEFAULT = Needs(memory_mb=4 << 10, disk_mb=32 << 10, time_s=3600)
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """A stage as the planner sees it. Importing a spec is cheap: no heavy library."""
 
@@ -50,6 +83,7 @@ class StageSpec:
     checkpoints: bool = False  # may save checkpoints and resume
     command: tuple[str, ...] = ()  # a workspace's own command; empty: python -m workbench.stages.<name>
     code_paths: tuple[str, ...] = ()  # workspace paths that are the code of such a command
+    needs: Needs = Needs()  # of such a command
     output_format: int = 1  # version of the payload's format; raising it is a major bump
     major_files: tuple[str, ...] = ()  # payload files that define ids: other bytes mean a major bump (tokenizer.model)
     carries: tuple[Kind, ...] = ()  # inputs whose ids stand in the output: a major step of theirs is one here

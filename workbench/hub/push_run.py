@@ -121,7 +121,9 @@ class PushRun:
                 options = job.options.to_json()
                 fresh = queued(plan, run=run, trigger=trigger, now_ms=now_ms, options=options)
                 record = self._recorded(run, lambda: fresh)
-            settings = Settings(who=self._hub.who, watcher=watcher, is_stopped=is_stopped, is_taken_up=True)
+            settings = Settings(
+                who=self._hub.who, watcher=watcher, is_stopped=is_stopped, sandbox=self._hub.sandbox, is_taken_up=True
+            )
             return Walk(planner, job.mode, settings, self._hub.clock).walk(record)
         except WorkbenchError as error:
             if isinstance(error, Conflict) or self._settled(run):

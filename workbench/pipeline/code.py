@@ -86,7 +86,8 @@ def _command_digest(spec: StageSpec, objects: Objects, commit: ObjectId) -> Dige
             name = blob.path if entry.mode != 0o40000 else f"{path}/{blob.path}"
             files[name] = normalised(objects.read_blob(blob.id)) if name.endswith(".py") else blob.id
     _check_named(spec, objects, commit)
-    return digest_of({"command": list(spec.command), "files": files})
+    reach = {"needs": spec.needs.reach} if spec.needs.reach else {}
+    return digest_of({"command": list(spec.command), "files": files, **reach})
 
 
 def _check_named(spec: StageSpec, objects: Objects, commit: ObjectId) -> None:

@@ -19,9 +19,17 @@
     makes = "metrics"          # left out: it leaves evidence only
     artifact = "rust-count"    # left out: the pipeline's name
     code = ["tools/count.py"]  # files and folders of the commit that are its code; the command runs beside them
-    libraries = []             # distributions, and
-    tools = []                 # programs, whose version counts
+    libraries = []             # distributions that its Python has, with what they require; and
+    tools = []                 # programs that it has besides those of the system: of both the version counts
     checkpoints = false        # true: it offers checkpoints, and reads the answers on its standard input
+
+    [stages.needs]             # what it may do beyond the sandbox; counts on main alone (``rights``)
+    network = true             # this machine's
+    read = ["/data/corpus"]    # folders and files of this machine
+    write = ["/data/outbox"]   # folders of this machine
+    memory_mb = 4096           # these three are what it has without a word
+    disk_mb = 32768            # of its output and scratch folders
+    time_s = 3600
 
 Not here: what the steps depend on (``plan``), and what a parameter may be (each stage's ``resolve``).
 """
@@ -38,14 +46,16 @@ from workbench.domain.errors import NotFound, UserError, WorkbenchError
 from workbench.domain.ids import ObjectId
 from workbench.domain.reading import parse_toml, read_or_tell
 from workbench.domain.refs import Kind, check_name
-from workbench.domain.stage import Params, StageSpec
+from workbench.domain.stage import Needs, Params, StageSpec
 from workbench.pipeline.nearest import did_you_mean
 from workbench.ports.store import Objects
 
 FORMAT = 1
 FOLDER = "ci/pipelines"
 _TOP = ("format", "name", "dial", "seed", "threads", "use", "stage", "stages")
-_OWN = ("name", "command", "reads", "makes", "artifact", "code", "libraries", "tools", "checkpoints")
+_OWN = ("name", "command", "reads", "makes", "artifact", "code", "libraries", "tools", "checkpoints", "needs")
+_NEEDS = {"memory_mb": 1 << 24, "disk_mb": 1 << 26, "time_s": 90 * 86400}  # and the most that each may be
+_TAKEN = ("/in", "/out", "/proc", "/dev", "/sys")  # places that the sandbox has of its own
 
 
 @dataclass(frozen=True)
@@ -214,8 +224,32 @@ def _own_stage(raw: Mapping[str, Any], path: str, pipeline: str) -> tuple[StageS
         checkpoints=checkpoints,
         command=command,
         code_paths=tuple(_inside(code, where) for code in _texts(raw, "code", where)),
+        needs=_needs(_table(raw, "needs", where), f"{where} needs"),
     )
     return spec, check_name(_text(raw, "artifact", where, pipeline), f"artifact name in {path}")
+
+
+def _needs(raw: Mapping[str, Any], where: str) -> Needs:
+    _known(raw, ("read", "write", "network", *_NEEDS), where)
+    network = raw.get("network", False)
+    if not isinstance(network, bool):
+        raise UserError(f"{where}: network is {network!r}", "write true or false")
+    numbers = {name: _number(raw, name, where, 0, 1) if name in raw else 0 for name in _NEEDS}
+    for name, most in _NEEDS.items():
+        if numbers[name] > most:
+            raise UserError(f"{where}: {name} is {numbers[name]}", f"write at most {most}")
+    read, write = (tuple(_place(path, where) for path in _texts(raw, name, where)) for name in ("read", "write"))
+    return Needs(read, write, network, **numbers)
+
+
+def _place(path: str, where: str) -> str:
+    """A path of the machine, as it is."""
+    parts = path.split("/")
+    if parts[0] or any(part in ("", ".", "..") for part in parts[1:]) or not path.isprintable():
+        raise UserError(f"{where}: {path!r} is no place of a machine", 'write a whole path, such as "/data/corpus"')
+    if any(path == taken or path.startswith(f"{taken}/") for taken in _TAKEN):
+        raise UserError(f"{where}: {path} is a place that the sandbox has of its own", "choose a folder elsewhere")
+    return path
 
 
 def _check_own(own: Sequence[tuple[StageSpec, str]], specs: Sequence[StageSpec], name: str, path: str) -> None:

@@ -78,7 +78,7 @@ class StepPlan:
     reused: Artifact | None = None  # what stands for its result when it does not run
     evidence: Mapping[str, Any] = field(default_factory=dict)  # the run cache's entry when it is reused
     version: str = ""  # what would be published, as far as it is known
-    notes: tuple[str, ...] = ()  # what it will do without, for a program that cannot be used here
+    notes: tuple[str, ...] = ()  # what it may do beyond the sandbox; what it does without, for want of a program
 
     @property
     def stage(self) -> str:
@@ -177,11 +177,14 @@ class Planner:
     def decide(self, use: StageUse, made: Made, *, selected: bool, mode: Mode) -> StepPlan:
         """What happens to a step when the stages before it made ``made``. ToolMissing for one that cannot run here."""
         step = self._decide(use, made, selected=selected, mode=mode)
-        return replace(step, notes=self._notes(use)) if step.runs and use.spec.without else step
+        return replace(step, notes=self._notes(use)) if step.runs else step
 
     def _notes(self, use: StageUse) -> tuple[str, ...]:
+        if use.spec.needs:
+            return (f"beyond the sandbox it {use.spec.needs.describe()}",)
+        if use.spec.without is None:
+            return ()
         lacks = [found for name in use.spec.all_tools(use.params) if (found := self._tools.look(name)).problem]
-        assert use.spec.without is not None
         said = (use.spec.without(use.params, lack.name, f"{lack.problem} ({lack.fix})") for lack in lacks)
         return tuple(note for note in said if note)
 

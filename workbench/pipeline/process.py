@@ -6,7 +6,6 @@ What it says is bounded: a line longer than ``LINE_BYTES`` is cut. Not here: wha
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import selectors
 import signal
@@ -17,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import workbench
-from workbench.domain.errors import ToolMissing
 from workbench.pipeline.leftovers import end_strays, write_note
 
 LINE_BYTES = 64 << 10
@@ -73,7 +71,7 @@ class Ended:
 
 
 @dataclass
-class _Lines:
+class Lines:
     """Cuts a stream of bytes into lines of bounded length and, where they are no events, of bounded number."""
 
     take: Callable[[str], None]
@@ -119,38 +117,19 @@ def run_process(
     on_stdout: Callable[[str, Callable[[], None]], None],
     on_stderr: Callable[[str], None],
     is_stopped: Callable[[], bool],
-    answered: bool = True,
 ) -> Ended:
     """Run to the end. ``on_stdout`` gets each line and a function that answers ``ok``; whatever it raises ends the
-    process. ``folder`` takes a note of the process, so that a later walker can end it if we die. Not ``answered``: its
-    standard input is empty, for nobody would ever write to it."""
-    try:
-        process = subprocess.Popen(
-            command,
-            cwd=working,
-            env=dict(environment),
-            stdin=subprocess.PIPE if answered else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            bufsize=0,
-        )
-    except FileNotFoundError:
-        raise ToolMissing(
-            f"there is no program {command[0]!r}",
-            "install it (or the one that its first line names), or mend the stage's command",
-        ) from None
-    except PermissionError:
-        raise ToolMissing(
-            f"{command[0]!r} is not a program", "make it executable, or mend the stage's command"
-        ) from None
-    except OSError as error:
-        if error.errno != errno.ENOEXEC:
-            raise
-        raise ToolMissing(
-            f"{command[0]!r} is not a program that this machine can start",
-            "a script needs a first line that names its interpreter, such as #!/bin/sh",
-        ) from None
+    process. ``folder`` takes a note of the process, so that a later walker can end it if we die."""
+    process = subprocess.Popen(
+        command,
+        cwd=working,
+        env=dict(environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        bufsize=0,
+    )
     scratch = environment.get("TMPDIR", "")
     try:
         write_note(folder / "process.json", process.pid, scratch)
@@ -186,8 +165,8 @@ def _listen(
                 answers.write(b"ok\n")
 
     streams = {
-        process.stdout.fileno(): _Lines(lambda line: on_stdout(line, answer)),
-        process.stderr.fileno(): _Lines(take_error),
+        process.stdout.fileno(): Lines(lambda line: on_stdout(line, answer)),
+        process.stderr.fileno(): Lines(take_error),
     }
     ending = os.pidfd_open(process.pid)
     try:
@@ -215,7 +194,7 @@ def _memory_kills() -> int:
 
 
 def _until_end(
-    selector: selectors.BaseSelector, streams: Mapping[int, _Lines], ending: int, is_stopped: Callable[[], bool]
+    selector: selectors.BaseSelector, streams: Mapping[int, Lines], ending: int, is_stopped: Callable[[], bool]
 ) -> bool:
     """Read until the process has ended (False) or is to be stopped (True)."""
     while True:
@@ -229,7 +208,7 @@ def _until_end(
             return True
 
 
-def _drain(selector: selectors.BaseSelector, streams: Mapping[int, _Lines], ending: int) -> None:
+def _drain(selector: selectors.BaseSelector, streams: Mapping[int, Lines], ending: int) -> None:
     """What the process wrote before it ended. Bounded: a left-over of another group may still hold a pipe open."""
     selector.unregister(ending)
     for _ in range(DRAIN_ROUNDS):
@@ -240,7 +219,7 @@ def _drain(selector: selectors.BaseSelector, streams: Mapping[int, _Lines], endi
             _read(selector, key.fd, streams[key.fd])
 
 
-def _read(selector: selectors.BaseSelector, number: int, lines: _Lines) -> None:
+def _read(selector: selectors.BaseSelector, number: int, lines: Lines) -> None:
     data = os.read(number, READ_BYTES)
     if data:
         lines.feed(data)

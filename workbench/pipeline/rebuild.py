@@ -8,7 +8,7 @@ one, so that each row judges one stage.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,12 +23,14 @@ from workbench.pipeline import watch
 from workbench.pipeline.code import code_digest
 from workbench.pipeline.definition import StageUse, load, names_in
 from workbench.pipeline.environment import environment_of
-from workbench.pipeline.leftovers import remove_tree
 from workbench.pipeline.plan import PREVIOUS, StepInput, StepPlan
 from workbench.pipeline.publish import stage_output
+from workbench.pipeline.rights import check_needs
 from workbench.pipeline.step import Listener, StepRun
+from workbench.ports.sandbox import Sandbox
 from workbench.ports.store import Artifact, Repository
 from workbench.ports.work import Clock
+from workbench.system.trees import remove_tree
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Rebuild:
     workers: int
     who: str
     watcher: watch.Watcher = field(default_factory=watch.Silent)
+    sandbox: Callable[[], Sandbox] | None = None  # for the workspace's own stages
     _stand_in: dict[ObjectId, Artifact] = field(default_factory=dict, init=False)  # recorded tree -> in ``fresh``
 
     def of(self, artifact: Artifact) -> Sequence[Row]:
@@ -139,7 +142,11 @@ class Rebuild:
         commit = ObjectId(recorded.source)
         replayed = self._store_again(recorded) if step.use.spec.replays else None
         try:
-            process = StepRun(self.fresh, run, step, folder, self.repository.objects, commit, threads, replayed)
+            check_needs(self.repository, commit, step.use.spec)
+            sandbox = self.sandbox() if step.use.spec.command and self.sandbox else None
+            process = StepRun(
+                self.fresh, run, step, folder, self.repository.objects, commit, threads, replayed, sandbox
+            )
             result = process.execute(self._listener(step.stage))
             staged = stage_output(self.fresh, step, process.output, result)
         finally:

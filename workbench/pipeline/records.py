@@ -19,11 +19,12 @@ from workbench.domain.errors import Conflict, Corrupt, NotFound
 from workbench.domain.ids import Ulid
 from workbench.domain.reading import BadInput, parse_json, record, text
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
-from workbench.pipeline.leftovers import end_noted, end_strays, remove_tree
+from workbench.pipeline.leftovers import end_noted, end_strays
 from workbench.pipeline.plan import Plan
 from workbench.ports.store import Repository
 from workbench.ports.work import Clock
 from workbench.system import locks
+from workbench.system.trees import remove_tree
 
 RECORD = "run.json"
 _NOTE = record(lambda action_key: action_key, format=(1,), action_key=text())  # of a checkpoint

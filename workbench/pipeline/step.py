@@ -19,14 +19,16 @@ from workbench.domain.events import Checkpoint, Log, Progress, decode
 from workbench.domain.ids import ObjectId, Ulid
 from workbench.domain.manifest import MANIFEST
 from workbench.domain.stage import STEP_FORMAT, StageResult
+from workbench.pipeline import own_stage
 from workbench.pipeline.environment import instruction_set
-from workbench.pipeline.leftovers import remove_tree
 from workbench.pipeline.output import check_files, failure, read_result
 from workbench.pipeline.plain import plain
 from workbench.pipeline.plan import StepPlan
 from workbench.pipeline.process import Ended, run_process, step_environment
 from workbench.pipeline.records import checkpoint_note, checkpoint_path, find_checkpoints
+from workbench.ports.sandbox import Sandbox
 from workbench.ports.store import Artifact, Objects, Repository
+from workbench.system.trees import remove_tree
 
 RECORDED = "recorded"  # the input role of a stage that replays
 LOG_TAIL = 400  # lines of its log that are looked at when a step fails: the stacks of many threads
@@ -59,27 +61,58 @@ class StepRun:
     commit: ObjectId
     workers: int
     recorded: Artifact | None = None  # what a stage that fetches from outside made before, to make it again from
+    sandbox: Sandbox | None = None  # for a workspace's own command
 
     def execute(self, listener: Listener) -> StageResult:
         """Run the process to its end; StageFailed or NativeCrash says why it failed, Stopped that it was to end."""
         self._check_not_stopped(listener)
-        step = self._prepare()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log: deque[str] = deque(maxlen=LOG_TAIL)
+        kept = _keeping(log, listener)
+        return self._result(self._own(kept) if self.plan.use.spec.command else self._ours(kept), log)
+
+    def _ours(self, listener: Listener) -> Ended:
+        for name in ("inputs", "output", "scratch"):
+            (self.folder / name).mkdir()
+        spec, inputs = self.plan.use.spec, self.folder / "inputs"
+        for role, artifact in self._inputs().items():
+            (inputs / role).symlink_to(self.repository.cache.folder(artifact))
+            (inputs / f"{role}.manifest.json").write_bytes(self._manifest(artifact))
+        step = self.folder / "step.json"
+        step.write_bytes(self._step(inputs, self.output, self.folder / "scratch", self.folder / "checkpoint"))
         environment = step_environment(
             os.environ, threads=self.workers, isa=instruction_set(), scratch=self.folder / "scratch"
         )
-        log: deque[str] = deque(maxlen=LOG_TAIL)
-        listener = _keeping(log, listener)
-        ended = run_process(
-            self._command(step),
+        return run_process(
+            [sys.executable, "-m", f"workbench.stages.{spec.name}", str(step), "--attached"],
             folder=self.folder,
-            working=self._working(),
+            working=self.folder,
             environment=environment,
-            on_stdout=lambda line, answer: self._on_event(line, answer, listener),
+            on_stdout=lambda line, answer: self._on_event(line, answer, self._own_checkpoint, listener),
             on_stderr=lambda line: _say(line, listener),
             is_stopped=listener.is_stopped,
-            answered=not self.plan.use.spec.command or self.plan.use.spec.checkpoints,
         )
-        return self._result(ended, log)
+
+    def _own(self, listener: Listener) -> Ended:
+        """The workspace's command, in the sandbox."""
+        inside = Path(own_stage.IN)
+        step = self._step(inside / "inputs", Path(own_stage.OUTPUT), Path(own_stage.SCRATCH), inside / "checkpoint")
+        inputs = {f"inputs/{role}": artifact for role, artifact in self._inputs().items()}
+        checkpoint = {"checkpoint": self.folder / "checkpoint"} if self.resumes else {}
+        return own_stage.run_own(
+            self.plan.use.spec,
+            self.sandbox,
+            folder=self.folder,
+            files={"step.json": step, **{f"{at}.manifest.json": self._manifest(each) for at, each in inputs.items()}},
+            folders={
+                "code": self._code(), **checkpoint,
+                **{at: self.repository.cache.folder(each) for at, each in inputs.items()},
+            },
+            workers=self.workers,
+            on_line=lambda line, answer, take: self._on_event(line, answer, self._taken_by(take), listener),
+            on_error=lambda line: _say(line, listener),
+            is_stopped=listener.is_stopped,
+        )  # fmt: skip
 
     @property
     def output(self) -> Path:
@@ -111,49 +144,33 @@ class StepRun:
         if listener.is_stopped():
             raise Stopped
 
-    def _prepare(self) -> Path:
-        """Folders, inputs and ``step.json``."""
-        for name in ("inputs", "output", "scratch"):
-            (self.folder / name).mkdir(parents=True)
+    def _step(self, inputs: Path, output: Path, scratch: Path, checkpoint: Path) -> bytes:
+        """``step.json``, with the places as the stage sees them."""
         use = self.plan.use
         body: dict[str, Any] = {
             "format": STEP_FORMAT,
             "stage": use.spec.name,
             "name": use.artifact,
-            "inputs": self._inputs(),
-            "output": str(self.output),
-            "scratch": str(self.folder / "scratch"),
-            "checkpoint": str(self.folder / "checkpoint") if self.resumes else None,
+            "inputs": {role: str(inputs / role) for role in self._inputs()},
+            "output": str(output),
+            "scratch": str(scratch),
+            "checkpoint": str(checkpoint) if self.resumes else None,
             "params": dict(use.params),
             "seed": use.seed,
             "workers": self.workers,
         }
-        path = self.folder / "step.json"
-        path.write_bytes(canonical_json(body))
-        return path
+        return canonical_json(body)
 
-    def _inputs(self) -> Mapping[str, str]:
-        """Each input as ``inputs/<role>``, a link to the read-only cache, beside its ``<role>.manifest.json``."""
-        folder = self.folder / "inputs"
-        inputs = {each.role: each.artifact for each in self.plan.inputs} | (
-            {RECORDED: self.recorded} if self.recorded else {}
-        )
-        for role, artifact in inputs.items():
-            assert artifact is not None
-            (folder / role).symlink_to(self.repository.cache.folder(artifact))
-            (folder / f"{role}.manifest.json").write_bytes(self.repository.objects.read_file(artifact.tree, MANIFEST))
-        return {role: str(folder / role) for role in inputs}
+    def _inputs(self) -> Mapping[str, Artifact]:
+        """By role. A stage has each as a read-only folder, beside its ``<role>.manifest.json``."""
+        recorded = {RECORDED: self.recorded} if self.recorded else {}
+        return {each.role: each.artifact for each in self.plan.inputs if each.artifact is not None} | recorded
 
-    def _command(self, step: Path) -> list[str]:
-        spec = self.plan.use.spec
-        if spec.command:
-            return [*spec.command, str(step)]
-        return [sys.executable, "-m", f"workbench.stages.{spec.name}", str(step), "--attached"]
+    def _manifest(self, artifact: Artifact) -> bytes:
+        return self.repository.objects.read_file(artifact.tree, MANIFEST)
 
-    def _working(self) -> Path:
-        """A command runs beside its own code, as the commit has it; a stage of ours needs no place."""
-        if not self.plan.use.spec.command:
-            return self.folder
+    def _code(self) -> Path:
+        """A command runs beside its own code, as the commit has it."""
         place = self.folder / "code"
         place.mkdir()
         objects = self.source
@@ -170,21 +187,22 @@ class StepRun:
                 target.chmod(blob.mode & 0o777)
         return place
 
-    def _on_event(self, line: str, answer: Callable[[], None], listener: Listener) -> None:
+    def _on_event(
+        self, line: str, answer: Callable[[], None], taken: Callable[[str], Path], listener: Listener
+    ) -> None:
+        """``taken`` gives the folder, of ours, with what the stage offers as a checkpoint."""
         event = decode(line)
         if isinstance(event, Progress):
             listener.progress(_shown(event))
         elif isinstance(event, Log):
             _say(event.text, listener)
         elif isinstance(event, Checkpoint):
-            self._keep_checkpoint(Path(event.folder))
+            self._keep_checkpoint(event.folder, taken)
             listener.checkpointed()
             answer()
 
-    def _keep_checkpoint(self, folder: Path) -> None:
-        stage = self.plan.stage
-        if not _is_folder_below(folder, self.folder):
-            raise StageFailed(f"{stage} offered a checkpoint outside its own folders", "write it below `scratch`")
+    def _keep_checkpoint(self, offered: str, taken: Callable[[str], Path]) -> None:
+        stage, folder = self.plan.stage, taken(offered)
         if not self.plan.use.spec.checkpoints:
             raise StageFailed(
                 f"{stage} offered a checkpoint, and nothing says that it has any",
@@ -193,6 +211,22 @@ class StepRun:
         check_files(folder, stage)
         note = canonical_json({"format": 1, "action_key": self.plan.key})
         self.repository.runs.write(self.run, {checkpoint_note(stage): note}, folders={checkpoint_path(stage): folder})
+
+    def _own_checkpoint(self, offered: str) -> Path:
+        folder = Path(offered)
+        if not _is_folder_below(folder, self.folder):
+            stage = self.plan.stage
+            raise StageFailed(f"{stage} offered a checkpoint outside its own folders", "write it below `scratch`")
+        return folder
+
+    def _taken_by(self, take: Callable[[str, Path], None]) -> Callable[[str], Path]:
+        def taken(offered: str) -> Path:
+            place = self.folder / "offered"
+            remove_tree(place)
+            take(offered, place)
+            return place
+
+        return taken
 
     def _result(self, ended: Ended, log: Sequence[str]) -> StageResult:
         stage = self.plan.stage

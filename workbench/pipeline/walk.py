@@ -22,7 +22,6 @@ from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.domain.stage import StageSpec
 from workbench.pipeline import signals, watch
 from workbench.pipeline.definition import load
-from workbench.pipeline.leftovers import remove_tree
 from workbench.pipeline.plan import Mode, Planner, StepPlan
 from workbench.pipeline.publish import publish
 from workbench.pipeline.records import (
@@ -37,9 +36,12 @@ from workbench.pipeline.records import (
     read_record,
     whole_log,
 )
+from workbench.pipeline.rights import check_needs
 from workbench.pipeline.step import Listener, StepRun, Stopped
+from workbench.ports.sandbox import Sandbox
 from workbench.ports.store import Artifact, Repository
 from workbench.ports.work import Clock
+from workbench.system.trees import remove_tree
 
 LOG_BYTES = 4 << 20  # of one step's log; the rest is dropped and counted
 KEPT_PROGRESS_MS = 1000  # progress is kept in the run's events this often
@@ -53,6 +55,7 @@ class Settings:
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     watcher: watch.Watcher = field(default_factory=watch.Silent)
     is_stopped: Callable[[], bool] = lambda: False
+    sandbox: Callable[[], Sandbox] | None = None  # for the workspace's own stages: without one they are refused
     is_taken_up: bool = False  # by the next worker: a run whose walker is interrupted is then left as if it had died
 
 
@@ -67,6 +70,8 @@ def run_pipeline(
 ) -> RunRecord:
     """Plan, record and walk in one go: what ``workbench run`` does."""
     plan = planner.plan(mode)
+    for step in plan.runs:
+        check_needs(planner.repository, planner.commit, step.use.spec)
     if plan.runs:
         abandon_dead(planner.repository, clock)  # what a dead walker left would run beside the same step
     record = queued(plan, run=clock.ulid(), trigger=trigger, now_ms=clock.now_ms(), options=options)
@@ -234,8 +239,16 @@ class Walk:
         spec = step.use.spec
         threads = self.planner.definition.threads if spec.hardware else self.settings.workers
         run = StepRun(
-            self.repository, self._record.id, step, folder, self.repository.objects, self.planner.commit, threads
+            self.repository,
+            self._record.id,
+            step,
+            folder,
+            self.repository.objects,
+            self.planner.commit,
+            threads,
+            sandbox=self.settings.sandbox() if spec.command and self.settings.sandbox else None,
         )
+        check_needs(self.repository, self.planner.commit, spec)
         resumed = run.take_checkpoint()
         self._tell(watch.StepStarted(step.stage, step.why, resumed))
         result = run.execute(self._listener(step.stage, log))

@@ -18,6 +18,7 @@ class Outcome(StrEnum):
     MEMORY = "memory"  # the tree's memory
     KILLED = "killed"  # by a signal of its own making (SIGSEGV, CPU limit, …)
     STOPPED = "stopped"  # by whoever started it
+    DISK = "disk"  # what it wrote into its disk folder, or the disk itself
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,62 @@ class Limits:
     processes: int = 64
     output_bytes: int = 64 << 10  # of stdout and of stderr; the rest is dropped and ``truncated`` set
     tmp_bytes: int = 256 << 20
+    disk_bytes: int = 0  # of /out: 0 keeps it in memory, within ``tmp_bytes``; else it is a folder on disk
+    disk_files: int = 1_000_000
+
+
+class Outbox(Protocol):
+    """What a job with a /out on disk has left there, to be taken as data."""
+
+    def take(self, path: str, into: Path) -> None:
+        """Copy a file, or a folder with all in it, to a place that is not there yet: bytes and names alone, within the
+        job's limits. Refused where something else is in it; FileNotFoundError where neither a file nor a folder is.
+        The job may still run."""
+        ...
+
+
+class Attendant(Protocol):
+    """Whoever listens to a job while it runs. What it raises ends the job."""
+
+    def stdout(self, data: bytes, outbox: Outbox) -> bytes:
+        """The next bytes that the job wrote; what is returned it reads, where it is answered."""
+        ...
+
+    def stderr(self, data: bytes) -> None: ...
+    def ended(self, outbox: Outbox, exit_code: int) -> None:
+        """Nothing of the job runs any more. ``exit_code`` is -1 where it did not end by itself."""
+        ...
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """What of this machine a job may use besides its own: nothing."""
+
+    read: Sequence[Path] = ()  # folders and files, at their own places
+    write: Sequence[Path] = ()  # folders, at their own places
+    network: bool = False  # this machine's, with whatever listens there
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command, and the files it sees below ``/in``. No network, no environment but a small fixed one."""
+    """A command, and the files it sees below ``/in``. Its environment is small and fixed."""
 
     argv: Sequence[str]
     files: Mapping[str, bytes] = field(default_factory=dict)  # path below /in -> content
     folders: Mapping[str, Path] = field(default_factory=dict)  # path below /in -> host folder, read-only
     stdin: bytes = b""
     collect: Sequence[str] = ()  # paths below /out to bring back, as bytes
+    out: Sequence[str] = ()  # empty folders that are below a /out on disk when it begins
     limits: Limits = Limits()
     toolchain: str = ""  # "rust": the Rust toolchain's folder is bound read-only and on PATH
     is_stopped: Callable[[], bool] = field(default=lambda: False, compare=False)  # asked now and then while it runs
+    working: str = "/tmp"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    python: Sequence[str] | None = None  # our interpreter is on PATH, with these distributions and what they require
+    tools: Sequence[str] = ()  # programs of this machine's PATH that are on the job's
+    beyond: Beyond = Beyond()
+    attendant: Attendant | None = field(default=None, compare=False)  # output goes to it, and is not in the result
+    is_answered: bool = False  # what the attendant returns is the standard input, which does not end; else it is empty
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ writable and process limits without effect). Not covered: bugs of the kernel its
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -19,8 +20,10 @@ from pathlib import Path
 from workbench.domain.errors import ToolMissing, UserError, WorldError
 from workbench.ports.sandbox import Job, Limits, SandboxResult
 from workbench.sandbox import requirements, slots, staging, toolchain
-from workbench.sandbox.profile import Channels, Programs, command
-from workbench.sandbox.supervise import Ending, supervise
+from workbench.sandbox.disk import DiskWatch
+from workbench.sandbox.outbox import DiskOutbox
+from workbench.sandbox.profile import Channels, Places, Programs, command
+from workbench.sandbox.supervise import Ending, Listening, supervise
 
 MAX_COLLECTED = 256
 COLLECTED_BYTES = 64 << 20  # all collected files of one job together
@@ -76,8 +79,12 @@ def _run(job: Job) -> SandboxResult:
     rust = _toolchain(job.toolchain)
     with slots.slot() as number:
         uid = slots.FIRST_UID + number if os.geteuid() == 0 else None
-        with staging.inputs(job, uid) as binds:
-            ending = _start(job, binds=binds, uid=uid, mark=slots.mark(number), rust=rust)
+        with staging.given(job, uid) as given:
+            places = Places(given.binds, given.writable, rust)
+            outbox = DiskOutbox(given.out, job.limits) if given.out is not None else None
+            ending = _start(job, places=places, uid=uid, mark=slots.mark(number), outbox=outbox)
+            if job.attendant is not None and outbox is not None and ending.started:
+                job.attendant.ended(outbox, ending.exit_code)
     if not ending.started:
         message = ending.stderr.decode(errors="replace").strip()
         raise WorldError(f"the sandbox did not start: {message[:400]}", "`workbench doctor` says what is missing")
@@ -92,30 +99,36 @@ def _run(job: Job) -> SandboxResult:
     )
 
 
-def _start(job: Job, *, binds: Sequence[tuple[Path, str]], uid: int | None, mark: str, rust: Path | None) -> Ending:
+def _start(job: Job, *, places: Places, uid: int | None, mark: str, outbox: DiskOutbox | None) -> Ending:
     programs, filter_bytes = _parts()
-    opened = [_sealed("filter", filter_bytes)]
-    try:
-        opened.append(_sealed("stdin", job.stdin) if job.stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    with contextlib.ExitStack() as opened:
+
+        def kept(fd: int) -> int:
+            opened.callback(os.close, fd)
+            return fd
+
+        filter_fd = kept(_sealed("filter", filter_bytes))
+        listening, answers = None, -1
+        if job.is_answered:
+            stdin, answers = map(kept, os.pipe())
+            os.set_blocking(answers, False)
+        else:
+            stdin = kept(_sealed("stdin", job.stdin) if job.stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        if job.attendant is not None and outbox is not None:
+            attendant = job.attendant
+            listening = Listening(lambda data: attendant.stdout(data, outbox), attendant.stderr, answers)
         status = os.pipe()
         gate = socket.socketpair()
         collect = os.pipe() if job.collect else None
         channels = Channels(
-            filter=opened[0], status=status[1], gate=gate[1].fileno(), collect=collect[1] if collect else -1
+            filter=filter_fd, status=status[1], gate=gate[1].fileno(), collect=collect[1] if collect else -1
         )
-        argv = command(
-            job.argv, programs=programs, channels=channels, limits=job.limits, binds=binds, slot_uid=uid,
-            slot_mark=mark, toolchain=rust, collect=job.collect,
-        )  # fmt: skip
+        argv = command(job, programs=programs, channels=channels, places=places, slot_uid=uid, slot_mark=mark)
         return supervise(
-            argv, limits=job.limits, stdin=opened[1], status=status, gate=gate, collect=collect,
-            collect_bytes=COLLECTED_BYTES,
+            argv, job=job, stdin=stdin, status=status, gate=gate, collect=collect, collect_bytes=COLLECTED_BYTES,
             pass_fds=[fd for fd in (channels.filter, channels.status, channels.gate, channels.collect) if fd >= 0],
-            is_stopped=job.is_stopped,
+            listening=listening, disk=DiskWatch(outbox.folder, job.limits) if outbox is not None else None,
         )  # fmt: skip
-    finally:
-        for fd in opened:
-            os.close(fd)
 
 
 def _check(job: Job) -> None:

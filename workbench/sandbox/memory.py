@@ -49,21 +49,24 @@ class Kept:
             if fd >= 0:
                 os.close(fd)
 
-    def open(self, first: int | None) -> None:
-        """Look into the jail whose first process is ``first``."""
+    def open(self, first: int | None, *, out_on_disk: bool = False, network: bool = False) -> None:
+        """Look into the jail whose first process is ``first``. Where it has this machine's network, its sockets cannot
+        be told from others, and its limit of descriptors alone bounds them."""
         try:
-            for name in WRITABLE:
+            for name in (name for name in WRITABLE if not (out_on_disk and name == "out")):
                 flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._folders.append(os.open(f"/proc/{first}/root/{name}", flags))
-            self._network = os.open(f"/proc/{first}/net/sockstat", os.O_RDONLY | os.O_CLOEXEC)
+            if not network:
+                self._network = os.open(f"/proc/{first}/net/sockstat", os.O_RDONLY | os.O_CLOEXEC)
             _buffers()
         except OSError as error:
             raise WorldError(f"the memory of a sandbox cannot be watched: {error}", "`workbench doctor`") from error
 
     def size_bytes(self) -> int:
-        if self._network < 0:  # nothing has begun
-            return 0
-        return sum(map(_file_system, self._folders)) + _sockets(os.pread(self._network, 1 << 12, 0), _buffers())
+        files_bytes = sum(map(_file_system, self._folders))
+        if self._network < 0:
+            return files_bytes
+        return files_bytes + _sockets(os.pread(self._network, 1 << 12, 0), _buffers())
 
 
 def tree_exceeds(root: int, limit_bytes: int, kept: Kept) -> bool:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.ports.sandbox import Limits
+from workbench.ports.sandbox import Job, Limits
+from workbench.sandbox.interpreter import PACKAGES, PYTHON
 
 INSIDE_ID = 65534  # nobody, as the job sees itself
 RUST = "/opt/rust"
 OUTPUT = "/out"
+PROGRAMS = "/in/programs"
 SIGNALS = 1024  # that wait, and timers: the kernel keeps a note of each
 
 # Nothing begins before the launcher has been told that the jail stands and has answered. bubblewrap asks the kernel to
@@ -50,6 +52,15 @@ class Programs:
 
 
 @dataclass(frozen=True)
+class Places:
+    """What is mounted besides the system: (host path, path inside). A /out on disk is among the writable ones."""
+
+    binds: Sequence[tuple[Path, str]] = ()
+    writable: Sequence[tuple[Path, str]] = ()
+    toolchain: Path | None = None
+
+
+@dataclass(frozen=True)
 class Channels:
     """File descriptors that the jail's builder gets; the job sees none of them."""
 
@@ -60,40 +71,34 @@ class Channels:
 
 
 def command(
-    argv: Sequence[str],
-    *,
-    programs: Programs,
-    channels: Channels,
-    limits: Limits,
-    binds: Sequence[tuple[Path, str]],
-    slot_uid: int | None,
-    slot_mark: str,
-    toolchain: Path | None = None,
-    collect: Sequence[str] = (),
+    job: Job, *, programs: Programs, channels: Channels, places: Places, slot_uid: int | None, slot_mark: str
 ) -> list[str]:
-    """The whole command. ``binds`` are (host path, path inside), read-only. ``slot_uid`` None: run as oneself;
-    ``slot_mark`` stands in the command line, for others to know it by, and does nothing."""
+    """The whole command. ``slot_uid`` None: run as oneself; ``slot_mark`` stands in the command line, for others to
+    know it by, and does nothing."""
+    limits = job.limits
     parts: list[str] = []
     if slot_uid is not None:
         parts += [programs.setpriv, f"--reuid={slot_uid}", f"--regid={slot_uid}", "--clear-groups"]
         parts += ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
     parts += [programs.prlimit, *_rlimits(limits, processes=slot_uid is not None), "--"]
-    parts += [programs.bwrap, *_namespaces(), *_environment(toolchain is not None), "--unsetenv", slot_mark, *_system()]
-    parts += ["--size", str(limits.tmp_bytes), "--tmpfs", "/tmp"]
-    parts += ["--size", str(limits.tmp_bytes), "--tmpfs", OUTPUT]
-    if toolchain is not None:
-        parts += ["--ro-bind", str(toolchain), RUST]
-    for host, inside in binds:
-        parts += ["--ro-bind", str(host), inside]
+    parts += [programs.bwrap, *_namespaces(job.beyond.network), *_environment(job, places), "--unsetenv", slot_mark]
+    parts += [*_system(), "--size", str(limits.tmp_bytes), "--tmpfs", "/tmp"]
+    if not limits.disk_bytes:
+        parts += ["--size", str(limits.tmp_bytes), "--tmpfs", OUTPUT]
+    if places.toolchain is not None:
+        parts += ["--ro-bind", str(places.toolchain), RUST]
+    for option, mounts in (("--ro-bind", places.binds), ("--bind", places.writable)):
+        for host, inside in mounts:
+            parts += [option, str(host), inside]
     parts += ["--tmpfs", "/proc/sys", "--remount-ro", "/proc/sys", "--remount-ro", "/dev", "--remount-ro", "/"]
-    parts += ["--chdir", "/tmp", "--json-status-fd", str(channels.status), "--seccomp", str(channels.filter)]
+    parts += ["--chdir", job.working, "--json-status-fd", str(channels.status), "--seccomp", str(channels.filter)]
     if slot_uid is None:
         # Counted per user namespace since Linux 5.14, so it is set inside: outside it would count one's own processes.
         parts += [programs.prlimit, f"--nproc={limits.processes}:{limits.processes}", "--"]
-    parts += ["/bin/bash", "-c", _COLLECT if collect else _INIT, "sandbox", str(channels.gate)]
-    if collect:
-        parts += [str(channels.collect), str(len(collect)), *collect]
-    return [*parts, *argv]
+    parts += ["/bin/bash", "-c", _COLLECT if job.collect else _INIT, "sandbox", str(channels.gate)]
+    if job.collect:
+        parts += [str(channels.collect), str(len(job.collect)), *job.collect]
+    return [*parts, *job.argv]
 
 
 def _rlimits(limits: Limits, *, processes: bool) -> list[str]:
@@ -113,18 +118,22 @@ def _rlimits(limits: Limits, *, processes: bool) -> list[str]:
     return [f"--{name}={value}:{value}" for name, value in options.items()]
 
 
-def _namespaces() -> list[str]:
+def _namespaces(network: bool) -> list[str]:
     return [
-        *("--unshare-all", "--unshare-user", "--disable-userns"),
+        *("--unshare-all", *(["--share-net"] if network else []), "--unshare-user", "--disable-userns"),
         *("--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID), "--hostname", "sandbox"),
         *("--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL"),
     ]
 
 
-def _environment(rust: bool) -> list[str]:
-    path = f"{RUST}/bin:/usr/bin:/bin" if rust else "/usr/bin:/bin"
+def _environment(job: Job, places: Places) -> list[str]:
+    first = [PROGRAMS] if job.python is not None or job.tools else []
+    path = ":".join([*first, *([f"{RUST}/bin"] if places.toolchain else []), "/usr/bin", "/bin"])
     fixed = {"PATH": path, "HOME": "/tmp", "LANG": "C.UTF-8", "TMPDIR": "/tmp", "TZ": "UTC"}
-    return ["--clearenv", *(part for name, value in fixed.items() for part in ("--setenv", name, value))]
+    if job.python is not None:
+        fixed |= {"PYTHONPATH": PACKAGES, "LD_LIBRARY_PATH": f"{PYTHON}/lib", "PYTHONDONTWRITEBYTECODE": "1"}
+    every = fixed | dict(job.environment)
+    return ["--clearenv", *(part for name, value in every.items() for part in ("--setenv", name, value))]
 
 
 def _system() -> list[str]:
@@ -137,4 +146,5 @@ def _system() -> list[str]:
         # zero is full: it reads the same, and cannot be mapped as memory that stays when it is unmapped.
         *("--proc", "/proc", "--dev", "/dev", "--dev-bind", "/dev/full", "/dev/zero"),
         *("--size", "1048576", "--tmpfs", "/dev/shm"),
+        *("--size", "4096", "--tmpfs", "/dev/pts", "--remount-ro", "/dev/pts"),  # each terminal may hold 640 KiB unseen
     ]

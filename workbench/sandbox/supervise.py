@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from workbench.domain.errors import WorldError
-from workbench.ports.sandbox import Limits, Outcome
+from workbench.ports.sandbox import Job, Outcome
+from workbench.sandbox.disk import DiskWatch
 from workbench.sandbox.memory import Kept, tree_exceeds
 
 POLL_S = 0.02  # between two looks at the tree's memory
@@ -56,6 +57,39 @@ class Capped:
         self.data += piece[:room]
         self.truncated |= len(piece) > room
         return bool(piece)
+
+
+class Passed:
+    """A pipe's reading end whose bytes go to somebody as they come; ``muted``, to nobody."""
+
+    def __init__(self, fd: int, take: Callable[[bytes], object]) -> None:
+        os.set_blocking(fd, False)
+        self.fd, self._take, self.muted = fd, take, False
+        self.data, self.truncated = b"", False  # nothing is kept
+
+    def read(self) -> bool:
+        try:
+            piece = os.read(self.fd, 1 << 16)
+        except BlockingIOError:
+            return True
+        if piece and not self.muted:
+            self._take(piece)
+        return bool(piece)
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Who gets what the job writes, as it comes; what ``stdout`` returns goes to ``answers``."""
+
+    stdout: Callable[[bytes], bytes]
+    stderr: Callable[[bytes], None]
+    answers: int = -1  # the writing end of the job's standard input, where it is answered
+
+    def heard(self, data: bytes) -> None:
+        reply = self.stdout(data)
+        if reply and self.answers >= 0:
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):  # it does not read its answers
+                os.write(self.answers, reply)
 
 
 class Gate:
@@ -94,18 +128,20 @@ class Stream(Protocol):
 def supervise(
     argv: Sequence[str],
     *,
-    limits: Limits,
+    job: Job,
     stdin: int,
     status: tuple[int, int],
     gate: tuple[socket.socket, socket.socket],
     collect: tuple[int, int] | None,
     collect_bytes: int,
     pass_fds: Iterable[int],
-    is_stopped: Callable[[], bool] = lambda: False,
+    listening: Listening | None = None,
+    disk: DiskWatch | None = None,
 ) -> Ending:
     """Start ``argv`` and return when its whole tree has gone. ``status`` and ``collect`` are pipes (read, write),
     ``gate`` the two ends of what the jail waits at (ours, the jail's); all ends are closed here."""
     start = time.monotonic()
+    limits = job.limits
     with contextlib.ExitStack() as reading:
         reading.enter_context(gate[0])
         for pipe in (status, collect):
@@ -119,20 +155,31 @@ def supervise(
                 if pipe:
                     os.close(pipe[1])
         reading.callback(_reap, process)
-        streams = Streams(process, status=status[0], limit=limits.output_bytes)
+        streams = Streams(process, status=status[0], limit=limits.output_bytes, listening=listening)
         sent = Capped(collect[0], collect_bytes) if collect else None
         kept = reading.enter_context(Kept())
 
         def look_in() -> None:
             streams.status.read()  # bubblewrap has named the first process before it let it build the jail
-            kept.open(_status(streams.status, "child-pid"))
+            first = _status(streams.status, "child-pid")
+            kept.open(first, out_on_disk=disk is not None, network=job.beyond.network)
+
+        def is_over() -> Outcome | None:
+            if tree_exceeds(process.pid, limits.memory_bytes, kept):
+                return Outcome.MEMORY
+            return Outcome.DISK if disk is not None and disk.exceeded() else None
 
         entrance = Gate(gate[0], look_in)
         with _Watch(process.pid, [entrance, *streams.all(), *([sent] if sent else [])]) as watch:
-            outcome = _observe(watch, process.pid, kept, limits, start + limits.wall_s, is_stopped)
-            entrance.shut = True
-            streams.status.read()
-            watch.end_tree(_status(streams.status, "child-pid"))
+            try:
+                outcome = _observe(watch, is_over, start + limits.wall_s, job.is_stopped)
+            except BaseException:
+                streams.mute()
+                raise
+            finally:
+                entrance.shut = True
+                streams.status.read()
+                watch.end_tree(_status(streams.status, "child-pid"))
     code = _status(streams.status, "exit-code")
     if outcome is Outcome.EXITED and code is not None and 128 < code <= 128 + 64:
         outcome = Outcome.KILLED
@@ -151,15 +198,24 @@ def supervise(
 class Streams:
     """What the tree and its builder say: output, errors, and the builder's report."""
 
-    def __init__(self, process: subprocess.Popen[bytes], *, status: int, limit: int) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], *, status: int, limit: int, listening: Listening | None
+    ) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
-        self.stdout = Capped(process.stdout.fileno(), limit)
-        self.stderr = Capped(process.stderr.fileno(), limit)
+        out, err = process.stdout.fileno(), process.stderr.fileno()
+        self.stdout: Capped | Passed = Passed(out, listening.heard) if listening else Capped(out, limit)
+        self.stderr: Capped | Passed = Passed(err, listening.stderr) if listening else Capped(err, limit)
         self.status = Capped(status, 1 << 16)
 
-    def all(self) -> list[Capped]:
+    def all(self) -> list[Capped | Passed]:
         return [self.stdout, self.stderr, self.status]
+
+    def mute(self) -> None:
+        """Nobody wants to hear the rest."""
+        for stream in (self.stdout, self.stderr):
+            if isinstance(stream, Passed):
+                stream.muted = True
 
 
 def _spawn(argv: Sequence[str], stdin: int, pass_fds: Iterable[int]) -> subprocess.Popen[bytes]:
@@ -188,7 +244,7 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
 
 
 def _observe(
-    watch: _Watch, pid: int, kept: Kept, limits: Limits, deadline: float, is_stopped: Callable[[], bool]
+    watch: _Watch, is_over: Callable[[], Outcome | None], deadline: float, is_stopped: Callable[[], bool]
 ) -> Outcome:
     """Wait for the builder's end, for a limit, or until it is to stop."""
     while not watch.ended:
@@ -196,8 +252,8 @@ def _observe(
         if left <= 0:
             return Outcome.TIMEOUT
         watch.wait(min(left, POLL_S))
-        if not watch.ended and tree_exceeds(pid, limits.memory_bytes, kept):
-            return Outcome.MEMORY
+        if not watch.ended and (over := is_over()):
+            return over
         if not watch.ended and is_stopped():
             return Outcome.STOPPED
     return Outcome.EXITED

@@ -13,6 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -23,25 +24,40 @@ _PROGRAMS = ("rustc", "rustdoc", "rustfmt", "clippy-driver")
 
 
 @cache
-def rust(shared: Path = SHARED) -> Path:
+def rust(place: Path = SHARED) -> Path:
     """The sysroot to bind; ToolMissing without a rustc that works. Found once per process."""
     sysroot = programs.sysroot(programs.look("rustc"))
     if os.geteuid() != 0 or _reachable(sysroot):
         return sysroot
-    key = hashlib.sha256(f"{sysroot}\n{_identity(sysroot)}".encode()).hexdigest()[:24]
-    target = shared / f"rust-{key}"
-    if not target.is_dir():
-        _link(sysroot, target)
-    return target
+    return _shared(place, "rust", sysroot / "bin" / "rustc", lambda folder: _link(sysroot, folder))
+
+
+def shared(name: str, identity: Path, fill: Callable[[Path], None]) -> Path:
+    """A folder for all users of this machine, filled once for what ``identity`` is now, a file or a folder."""
+    return _shared(SHARED, name, identity, fill)
 
 
 def _reachable(sysroot: Path) -> bool:
     return all(path.stat().st_mode & stat.S_IXOTH for path in (sysroot, *sysroot.parents))
 
 
-def _identity(sysroot: Path) -> str:
-    found = (sysroot / "bin" / "rustc").stat()
-    return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+def _shared(place: Path, name: str, identity: Path, fill: Callable[[Path], None]) -> Path:
+    found = identity.stat()
+    text = f"{identity}\n{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+    target = place / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    building = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
+    try:
+        fill(building)
+        for folder, _, _ in os.walk(building):
+            os.chmod(folder, 0o755)
+        with contextlib.suppress(OSError):  # somebody else was first
+            building.rename(target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return target
 
 
 def _wanted(sysroot: Path) -> list[Path]:
@@ -50,20 +66,11 @@ def _wanted(sysroot: Path) -> list[Path]:
     return [path for path in (*programs, *libraries) if path.is_file()]
 
 
-def _link(sysroot: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-    building = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
-    try:
-        for source in _wanted(sysroot):
-            place = building / source.relative_to(sysroot)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(source.resolve(), place)
-            except OSError:  # another file system, or one without links
-                shutil.copy2(source, place)
-        for folder, _, _ in os.walk(building):
-            os.chmod(folder, 0o755)
-        with contextlib.suppress(OSError):  # somebody else was first
-            building.rename(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+def _link(sysroot: Path, building: Path) -> None:
+    for source in _wanted(sysroot):
+        place = building / source.relative_to(sysroot)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source.resolve(), place)
+        except OSError:  # another file system, or one without links
+            shutil.copy2(source, place)

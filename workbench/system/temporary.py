@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import stat
 import tempfile
 import time
@@ -19,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from workbench.system import locks
+from workbench.system.trees import remove_tree
 
 YOUNG_S = 600.0
 _PREFIX = "workbench-temporary-"  # nobody else's folder is called so, wherever it lies
@@ -36,7 +36,7 @@ def temporary_folder(name: str, *, within: Path | None = None) -> Iterator[Path]
     try:
         yield folder
     finally:
-        _remove(folder)
+        remove_tree(folder)
         if held is not None:
             os.close(held)
 
@@ -46,7 +46,7 @@ def sweep(base: Path, *, young_s: float = YOUNG_S) -> list[Path]:
     swept = []
     for folder in sorted(base.glob(f"{_PREFIX}*")):
         if _is_ours(folder, time.time() - young_s) and (held := _hold(folder)) is not None:
-            _remove(folder)
+            remove_tree(folder)
             os.close(held)
             if not folder.exists():
                 swept.append(folder)
@@ -80,11 +80,3 @@ def _hold(folder: Path) -> int | None:
         return held
     os.close(held)
     return None
-
-
-def _remove(folder: Path) -> None:
-    """Also what lies in read-only folders; links are not followed."""
-    for below, _, _ in os.walk(folder):
-        with contextlib.suppress(OSError):
-            os.chmod(below, 0o700)
-    shutil.rmtree(folder, ignore_errors=True)
