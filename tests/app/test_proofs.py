@@ -32,7 +32,7 @@ def test_all_that_is_installed_here_works_and_says_what_it_cost() -> None:
     assert [finding.data.get("proof") for finding in found if finding.severity == "ok"] == [
         proof.label for proof in PROOFS
     ], found
-    assert all(f"({finding.data['ms']:,} ms)" in finding.what and not finding.fix for finding in found)
+    assert all(finding.what.endswith(f"{finding.data['ms']:,} ms)") and not finding.fix for finding in found)
 
 
 def test_the_ref_is_moved_on_the_disk_of_the_repository_and_nothing_stays_there(tmp_path: Path) -> None:
@@ -87,3 +87,10 @@ def test_a_rustc_that_is_there_and_does_not_work_is_not_called_installed(
     assert found.severity == "warning"
     assert problem in found.what
     assert found.fix
+
+
+def test_what_an_error_says_is_to_be_done_is_what_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_LLAMA_VARIANT", "no-such-variant")
+    found = prove(of("llama.cpp"))
+    assert {finding.severity for finding in found} == {"error"}
+    assert all("no-such-variant" in finding.what and "unset it" in finding.fix for finding in found)

@@ -95,7 +95,8 @@ def test_what_somebody_ended_has_not_crashed_by_itself() -> None:
     "code",
     [
         "x = bytearray(1 << 33)",
-        "import os; os.write(2, b\"terminate called after throwing an instance of 'std::bad_alloc'\\n\"); os.abort()",
+        "import os; os.write(2, b\"terminate called after throwing an instance of 'std::bad_alloc'\\n\")\n"
+        "def f(depth): f(depth - 1) if depth else os.abort()\nf(60)",
     ],
 )
 def test_a_limit_of_memory_is_told_from_a_crash(code: str) -> None:

@@ -70,6 +70,8 @@ MISTAKES = {
     "same artifact": (HEAD + OWN + OWN.replace('"a"', '"b"'), "a and b both make raw/toy"),
     "its own result": (HEAD + OWN + 'reads = ["raw"]\n', "a reads raw/toy and makes it"),
     "an empty command": (HEAD + OWN.replace('["true"', '["x\\u0000"'), "command is"),
+    "a tool by its path": (HEAD + OWN + 'tools = ["./tools/count"]\n', "tools names './tools/count'"),
+    "an option for a tool": (HEAD + OWN + 'tools = ["-x"]\n', "tools names '-x'"),
     "own unknown key": (HEAD + OWN + "maks = 1\n", "unknown key 'maks'"),
     "unknown use": (HEAD + 'use = ["crwal"]\n', "unknown stage 'crwal'"),
     "a circle": (

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from workbench.app.stage_host import run_in_process
-from workbench.domain.errors import UserError
+from workbench.domain.errors import NativeCrash, UserError
 from workbench.domain.events import Log
 from workbench.domain.refs import Kind
 from workbench.domain.stage import StageResult, StageSpec
 
 STAGE = """
 from workbench.app.stage_host import main
-from workbench.domain.errors import UserError
+from workbench.domain.errors import NativeCrash, UserError
 from workbench.domain.refs import Kind
 from workbench.domain.stage import StageResult, StageSpec
 
@@ -177,3 +177,24 @@ def test_a_stage_runs_in_this_process_for_tests(tmp_path: Path) -> None:
     assert (result.counts, (out / "a").read_text(), seen) == ({"n": 1}, "9", [Log("hello")])
     with pytest.raises(UserError, match="no size"):
         run_in_process(spec, run, inputs={}, output=out, params={})
+
+
+def test_native_code_that_crashes_in_a_worker_is_told_with_the_item(tmp_path: Path) -> None:
+    script = STAGE.replace(
+        "return number * number", "return __import__('ctypes').string_at(0) if number == 5 else number"
+    )
+    (tmp_path / "crashing.py").write_text(script.format(body="list(context.mapper.map(square, range(30)))"))
+    command = [sys.executable, str(tmp_path / "crashing.py"), str(_step(tmp_path))]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONFAULTHANDLER": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == NativeCrash.exit_code
+    told = json.loads((tmp_path / "error.json").read_text())
+    assert (told["error"], told["ended"], told["given"]) == ("NativeCrash", "SIGSEGV", "5")
+    assert "Segmentation fault" in done.stderr, "the worker's own account is in the log"
+
+
+def test_a_stage_that_runs_out_of_memory_has_no_bug(tmp_path: Path) -> None:
+    done = _run(tmp_path, "raise MemoryError")
+    assert done.returncode == NativeCrash.exit_code
+    told = json.loads((tmp_path / "error.json").read_text())
+    assert (told["what"], told["ended"]) == ("toy ran out of memory", "out of memory")

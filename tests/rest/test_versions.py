@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from workbench.clock.system import SystemClock
+from workbench.domain.contract import ContractRecord
 from workbench.domain.ids import ZERO_ID
 from workbench.domain.ledger import RefMove
 from workbench.domain.manifest import Manifest
@@ -67,7 +68,7 @@ def test_what_an_etag_stands_for_does_not_change_when_another_version_is_active(
             now, fresh = client.get(path, headers={"if-none-match": known.headers["etag"]}), client.get(path)
             assert now.status_code == (304 if fresh.content == known.content else 200), path
         assert client.get(active).json()["version"] == "v1.1.0"
-        assert client.get(one).headers["etag"] == f'"{old}"'
+        assert client.get(one).headers["etag"] == before[one].headers["etag"]
     finally:
         repository.refs.swap([RefMove(move.ref, move.new, move.old) for move in moves])
     assert client.get(active).content == before[active].content
@@ -410,23 +411,45 @@ def test_names_that_lead_elsewhere_lead_nowhere(client: httpx.Client, path: str)
     assert answer.json()["what"]
 
 
-def test_a_version_whose_code_is_broken_is_told_with_its_line_and_the_others_are_answered(
-    client: httpx.Client, repository: GitRepository
+HOSTILE = b"import os, pathlib\npathlib.Path(%r).touch()\nwhile True: pass\n"
+
+
+def test_the_contract_of_a_version_is_told_as_it_was_recorded_and_nothing_is_imported(
+    client: httpx.Client, repository: GitRepository, tmp_path: Path
 ) -> None:
     main = repository.refs.get(str(MAIN))
     assert main is not None
-    tree = repository.objects.add_tree(repository.objects.commit(main).tree, {"agents/bad.py": b"def (\n"})
-    broken = repository.objects.add_commit(tree, parents=(main,), message="broken\n", who=WHO, time_ms=2000)
-    tag = repository.objects.add_tag("v7.0.0", broken, message="broken", who=WHO, time_ms=2000)
+    marker = tmp_path / "ran"
+    code = HOSTILE % str(marker).encode()
+    tree = repository.objects.add_tree(repository.objects.commit(main).tree, {"agents/bad.py": code})
+    made = repository.objects.add_commit(tree, parents=(main,), message="bad\n", who=WHO, time_ms=2000)
+    tag = repository.objects.add_tag("v7.0.0", made, message="bad", who=WHO, time_ms=2000)
     repository.refs.swap([RefMove.named("refs/tags/v7.0.0", ZERO_ID, tag)])
     try:
-        answer = client.get("/api/v1/versions/v7.0.0")
-        assert answer.status_code == 422
-        assert "bad.py, line 1" in answer.json()["what"]
-        assert client.get("/api/v1/versions/v1.0.0").status_code == 200
+        first = client.get("/api/v1/versions/v7.0.0")
+        assert (first.status_code, first.json()["contract"]) == (200, None)
+        assert first.json()["no_contract"] == f"it is not recorded yet; `workbench contract {made}` does that"
+        agents = repository.objects.entry(made, "agents")
+        assert agents is not None
+        repository.contracts.put(ContractRecord(agents.id, {}, None, "bad.py, line 3: it never ends"))
+        told = client.get("/api/v1/versions/v7.0.0", headers={"if-none-match": first.headers["etag"]})
+        assert told.json()["no_contract"] == "bad.py, line 3: it never ends"
+        assert client.get("/api/v1/versions/v1.0.0").json()["contract"]["tools"]
         assert [found["version"] for found in client.get("/api/v1/versions").json()] == ["v7.0.0", "v1.0.0"]
     finally:
         repository.refs.swap([RefMove.named("refs/tags/v7.0.0", tag, ZERO_ID)])
+    assert not marker.exists()
+
+
+def test_a_branch_is_never_a_version(client: httpx.Client, repository: GitRepository) -> None:
+    main = repository.refs.get(str(MAIN))
+    assert main is not None
+    branch = RefMove.named("refs/heads/v7.7.7", ZERO_ID, main)
+    repository.refs.swap([branch])
+    try:
+        assert client.get("/api/v1/versions/v7.7.7").status_code == 404
+    finally:
+        repository.refs.swap([RefMove(branch.ref, main, ZERO_ID)])
 
 
 def test_the_command_serves_under_the_address_it_listens_on(repository: GitRepository) -> None:

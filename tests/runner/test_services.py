@@ -18,8 +18,8 @@ from workbench.domain.refs import MAIN
 from workbench.ports.store import Artifact
 from workbench.runner import services as module
 from workbench.runner import version
+from workbench.runner.lookup import read_state
 from workbench.runner.services import VersionServices
-from workbench.runner.version import read_state
 from workbench.sdk import model as sdk_model
 from workbench.sdk.services import bind, current
 from workbench.state.document import ACTIVE_PATH, StateDocument

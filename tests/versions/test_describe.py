@@ -16,7 +16,7 @@ from workbench.domain.manifest import Manifest
 from workbench.domain.refs import MAIN, ArtifactTag, Kind
 from workbench.domain.version import Bump
 from workbench.ports.store import Artifact
-from workbench.runner.version import label
+from workbench.runner.lookup import label
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
 from workbench.versions import describe

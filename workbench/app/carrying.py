@@ -22,7 +22,7 @@ def bundle_names(repository: GitRepository, names: Sequence[str], out: Path, *, 
     A version brings the release that it pins: without it, it could not answer.
     """
     from workbench.pipeline.integrity import whole
-    from workbench.runner.version import read_state
+    from workbench.runner.lookup import read_state
     from workbench.store.git.bundle import bundle
     from workbench.versions.describe import find_artifact
 
@@ -34,7 +34,7 @@ def bundle_names(repository: GitRepository, names: Sequence[str], out: Path, *, 
         version = AgentVersion(_version(name.removeprefix("refs/tags/")))
         refs.append(str(version))
         if repository.refs.get(str(version)) is not None:
-            pinned = read_state(repository, repository.resolve(name)).release
+            pinned = read_state(repository, repository.resolve(str(version))).release
             if pinned is not None:
                 refs.append(str(pinned.tag))
 

@@ -39,11 +39,11 @@ _MODULES = ("pydantic", "pydantic_core", "annotated_types", "typing_inspection",
 def contract_of(
     repository: Repository, commit: ObjectId, *, again: bool = False, sandbox: Sandbox | None = None
 ) -> ContractRecord:
-    """The recorded contract of a commit; computed and recorded where none is that today's libraries made, and
-    ``again`` where the record says that there is none. ToolMissing, with what installs it, without a sandbox."""
+    """The recorded contract of a commit; computed and recorded where none is that today's libraries made, or ``again``.
+    ToolMissing, with what installs it, without a sandbox."""
     tree = source.tree_of(repository.objects, commit)
     found = _recorded(repository, tree)
-    if found is not None and found.made_by == made_by() and not (again and found.contract is None):
+    if found is not None and found.made_by == made_by() and not again:
         return found
     record = compute(repository, tree, sandbox or wiring.sandbox())
     repository.contracts.put(record)
@@ -59,7 +59,12 @@ def _recorded(repository: Repository, tree: ObjectId) -> ContractRecord | None:
 
 def maker(repository: Repository) -> Callable[[ObjectId], ContractRecord]:
     """``contract_of`` for who is about to rely on it (``pin``): what had no contract is tried again."""
-    return lambda commit: contract_of(repository, commit, again=True)
+
+    def make(commit: ObjectId) -> ContractRecord:
+        found = contract_of(repository, commit)
+        return found if found.contract is not None else contract_of(repository, commit, again=True)
+
+    return make
 
 
 @cache
@@ -92,7 +97,7 @@ def compute(
 def _judged(tree: ObjectId, result: SandboxResult, wall_s: float) -> ContractRecord:
     if not result.stdout.startswith(READY):  # no code of agents/ has run: it is not its fault
         said = _plain(result.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2])
-        raise WorldError(f"workbench cannot be started in the sandbox: {said or result.outcome}", "`workbench doctor`")
+        raise WorldError(f"no Python starts in the sandbox: {said or result.outcome}", "`workbench doctor`")
     if (why := _died(result, wall_s)) or (why := "what it says is too long for a contract" if result.truncated else ""):
         return _none(tree, why)
     try:

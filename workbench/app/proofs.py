@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,12 +32,13 @@ _TEXTS = [f"fn {chr(97 + n % 26) * (n % 7 + 1)}{chr(97 + n % 17)}() -> u32 {{ {n
 
 @dataclass(frozen=True)
 class Proof:
-    """``name`` does ``what``, in a folder of its own; ``modules`` are those without which it is not tried. ``lost`` is
-    what does not work where it fails, ``library`` the distribution that brings it (none: the error says what to do)."""
+    """``name`` does ``what``, in a folder of its own; ``run`` answers which one it is (a version), or nothing.
+    ``modules`` are those without which it is not tried. ``lost`` is what does not work where it fails, ``library`` the
+    distribution that brings it (none: the error says what to do)."""
 
     name: str
     what: str
-    run: Callable[[Path], None]
+    run: Callable[[Path], str]
     lost: str
     modules: tuple[str, ...] = ()
     library: str = ""
@@ -69,21 +71,22 @@ def _found(proof: Proof, within: Path | None, patience_s: float, python: str) ->
         return Finding("warning", f"{absent} is not installed: {proof.lost}", command_for(proof.library))
     begun_s = time.monotonic()
     with temporary_folder("proof", within=within) as folder:
-        error = _in_child([python, "-m", "workbench.app.proofs", proof.label, str(folder)], proof, patience_s)
+        which, error = _in_child([python, "-m", "workbench.app.proofs", proof.label, str(folder)], proof, patience_s)
     ms = round((time.monotonic() - begun_s) * 1000)
     data = {"proof": proof.label, "ms": ms}
     if error is None:
-        return Finding("ok", f"{proof.label} ({ms:,} ms)", data=data)
+        return Finding("ok", f"{proof.label} ({', '.join(filter(None, (which, f'{ms:,} ms')))})", data=data)
     why = error.what
     if isinstance(error, NativeCrash):
         why, data["log"] = why.removeprefix(error.crashed).strip(), list(error.log)
     severity = "warning" if isinstance(error, ToolMissing) else "error"
-    fix = command_for(proof.library) if proof.library else error.hint or "workbench doctor --json"
+    hint = "" if isinstance(error, NativeCrash) and proof.library else error.hint
+    fix = hint or (command_for(proof.library) if proof.library else "workbench doctor --json")
     return Finding(severity, f"{proof.label}: {why} ({ms:,} ms): {proof.lost}", fix, data=data)
 
 
-def _in_child(command: Sequence[str], proof: Proof, patience_s: float) -> WorkbenchError | None:
-    """What went wrong in the process, if anything did."""
+def _in_child(command: Sequence[str], proof: Proof, patience_s: float) -> tuple[str, WorkbenchError | None]:
+    """Which one the process found, and what went wrong in it, if anything did."""
     package = str(Path(workbench.__file__).parent.parent)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
@@ -108,36 +111,40 @@ def _in_child(command: Sequence[str], proof: Proof, patience_s: float) -> Workbe
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return NativeCrash(proof.name, NO_ANSWER)
+        return "", NativeCrash(proof.name, NO_ANSWER)
+    told = _told(out)
     if process.returncode == 0:
-        return None
+        return str(told.get("which", "")), None
     log = err.splitlines()
     crash = read_crash(process.returncode, log, step="doctor", library=proof.name)
-    return crash or _told(out) or StageFailed(log[-1] if log else f"it ended with exit code {process.returncode}")
+    if crash is None and "error" in told:
+        kind = ToolMissing if told["error"] == ToolMissing.__name__ else StageFailed
+        return "", kind(str(told["what"]), str(told["hint"]))
+    return "", crash or StageFailed(log[-1] if log else f"it ended with exit code {process.returncode}")
 
 
-def _told(out: str) -> WorkbenchError | None:
+def _told(out: str) -> Mapping[str, str]:
     try:
-        raw = json.loads(out)
-        kind = ToolMissing if raw["error"] == ToolMissing.__name__ else StageFailed
-        return kind(raw["what"], raw["hint"])
-    except (ValueError, KeyError, TypeError):
-        return None
+        return dict(json.loads(out))
+    except (ValueError, TypeError):
+        return {}
 
 
 # --- what is done in the processes ------------------------------------------------------------------------------------
 
 
-def _token(kind: str) -> Callable[[Path], None]:
-    def run(folder: Path) -> None:
+def _token(kind: str) -> Callable[[Path], str]:
+    def run(folder: Path) -> str:
         from workbench.inference.proof import prove
+        from workbench.inference.variants import chosen
 
         prove(kind, folder)
+        return f"for {chosen().name}"
 
     return run
 
 
-def _torch_step(folder: Path) -> None:
+def _torch_step(folder: Path) -> str:
     """Forward, backward and one step of a small decoder; the loss must fall."""
     import torch
     from torch.nn import functional
@@ -159,45 +166,51 @@ def _torch_step(folder: Path) -> None:
                 assert parameter.grad is not None
                 parameter.sub_(0.1 * parameter.grad)
     _check(losses[1] < losses[0], f"the loss of a model went from {losses[0]:.4f} to {losses[1]:.4f}")
+    return str(torch.__version__)
 
 
-def _round_trip(folder: Path) -> None:
+def _round_trip(folder: Path) -> str:
     from workbench.tokens import spm
     from workbench.tokens.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(spm.train(_TEXTS, vocab_size=340, character_coverage=1.0, longest_piece=16))
     text = "fn größe() -> u32 {\n\t42 // ∞\n}\n"
     _check(tokenizer.decode(tokenizer.encode(text)) == text, "a text does not come back from its tokens")
+    return version("sentencepiece")
 
 
-def _parse(folder: Path) -> None:
+def _parse(folder: Path) -> str:
     import tree_sitter_rust
     from tree_sitter import Language, Parser
 
     root = Parser(Language(tree_sitter_rust.language())).parse(_TEXTS[0].encode()).root_node
     _check(not root.has_error, "the grammar does not parse a function")
+    return version("tree-sitter-rust")
 
 
-def _search(folder: Path) -> None:
+def _search(folder: Path) -> str:
     from workbench.refactor.grammar import find
 
     _check(len(find(_TEXTS[0], "fn $NAME() -> u32 { $$$ }", "rust", 2)) == 1, "a function is not found")
+    return version("ast-grep-py")
 
 
-def _sandboxed(folder: Path) -> None:
+def _sandboxed(folder: Path) -> str:
     from workbench.app import wiring
 
     missing = wiring.sandbox().probe()
     if missing:
         raise ToolMissing("there is no sandbox", missing)
+    return ""
 
 
-def _compile(folder: Path) -> None:
+def _compile(folder: Path) -> str:
     from workbench.app import wiring
     from workbench.ports.sandbox import Job, Limits
     from workbench.system.programs import look
 
-    look("rustc").usable()
+    rustc = look("rustc")
+    rustc.usable()
     _sandboxed(folder)
     argv = ("rustc", "--edition=2021", "--crate-type=lib", "--emit=metadata", "-o", "/tmp/a.rmeta", "/in/a.rs")
     job = Job(argv, files={"a.rs": _TEXTS[0].encode()}, limits=Limits(wall_s=PATIENCE_S / 2), toolchain="rust")
@@ -206,9 +219,10 @@ def _compile(folder: Path) -> None:
         raise crash
     said = result.stderr.decode(errors="replace").strip().splitlines()
     _check(result.exit_code == 0, f"rustc does not compile a function: {said[0] if said else result.exit_code}")
+    return " ".join(rustc.version.split()[1:2])
 
 
-def _move_ref(folder: Path) -> None:
+def _move_ref(folder: Path) -> str:
     """A commit becomes the tip of a branch by an entry of the ledger, durably."""
     from workbench.app.wiring import open_repository
     from workbench.domain.ids import EMPTY_TREE
@@ -223,6 +237,7 @@ def _move_ref(folder: Path) -> None:
         move = RefMove(MAIN, new=commit)
         repository.ledger.change(Action.INIT, [move], who="doctor <doctor@localhost>", why="doctor")
         _check(repository.refs.get(str(MAIN)) == commit, "a ref that was moved does not stand where it was moved to")
+    return ""
 
 
 def _check(holds: bool, otherwise: str) -> None:
@@ -260,7 +275,7 @@ def main(arguments: Sequence[str]) -> int:
     label, folder = arguments
     proof = next(proof for proof in PROOFS if proof.label == label)
     try:
-        proof.run(Path(folder))
+        print(json.dumps({"which": proof.run(Path(folder))}))
     except WorkbenchError as error:
         body: Mapping[str, str] = {"error": type(error).__name__, "what": error.what, "hint": error.hint}
         print(json.dumps(body))

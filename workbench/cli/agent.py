@@ -1,15 +1,16 @@
-"""Commands that make answers: pin, complete, serve, mcp, versions."""
+"""Commands that make answers: pin, contract, complete, serve, mcp, versions."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from workbench.cli.context import Json, Repo, Why, filled, identity, main_is_checked_out, store
 from workbench.cli.locate import locate
-from workbench.cli.output import emit, emit_json
+from workbench.cli.output import emit, emit_json, table
 
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one and prints it.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; loopback unless you say otherwise.")]
@@ -55,6 +56,47 @@ def pin(
         emit(f"next:  git pull {location.remote} main     main has a new commit there")
     elif main_is_checked_out(location):
         emit("next:  git restore --staged --worktree state     main has moved on under your work tree")
+
+
+def contract(
+    rev: Annotated[str, typer.Argument(help="vX.Y.Z, a channel, a branch or a commit.")] = "refs/heads/main",
+    again: Annotated[bool, typer.Option("--again", help="Compute it once more, also where it is recorded.")] = False,
+    repo: Repo = "",
+    json: Json = False,
+) -> None:
+    """What the tools of a commit promise: recorded once, computed in the sandbox where it is not recorded yet.
+
+    Ends with 1 where there is no contract, and says why.
+
+    Example: [bold]workbench contract v1.0.0[/bold]
+    """
+    from workbench.app.contracts import contract_of
+
+    with store(repo) as repository:
+        commit = repository.resolve(rev)
+        record = contract_of(repository, commit, again=again)
+    made_by = dict(record.made_by)
+    if json:
+        told = {"commit": commit, "agents": record.tree, "made_by": made_by}
+        emit_json(told | {"contract": record.contract, "no_contract": record.why})
+    elif record.contract is None:
+        emit(f"{commit[:12]} has no contract: {record.why}")
+    else:
+        tools = record.contract["tools"]
+        rows = [
+            (name, ", ".join(tool["input"].get("properties", {})), _kind(tool["output"]))
+            for name, tool in tools.items()
+        ]
+        table(("tool", "takes", "answers"), rows)
+        emit(f"\n{commit[:12]}, made by {', '.join(f'{name} {version[:12]}' for name, version in made_by.items())}")
+    if record.contract is None:
+        raise typer.Exit(1)
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    """What a tool answers, in a word or a few."""
+    found = schema.get("properties") or schema.get("type") or "anything"
+    return found if isinstance(found, str) else ", ".join(found)
 
 
 def complete(
@@ -235,6 +277,7 @@ def versions(port: Port = 8770, host: Host = "127.0.0.1", repo: Repo = "") -> No
 
 def register(app: typer.Typer) -> None:
     app.command()(pin)
+    app.command()(contract)
     app.command()(complete)
     app.command()(serve)
     app.add_typer(mcp, name="mcp")

@@ -94,7 +94,12 @@ def show(
             known = [v for v in describe.versions(repository) if v["commit"] == commit]
             info = repository.objects.commit(commit)
             what = known[0] if known else {"commit": commit, "tree": info.tree, "message": info.message.strip()}
-            emit_json(what) if json else fields(what)
+            found = describe.contract(repository, commit)
+            if json:
+                emit_json(what | found)
+            else:
+                tools = ", ".join(found["contract"]["tools"]) if found["contract"] else f"none: {found['no_contract']}"
+                fields(what | {"tools": tools})
             return
         artifact = describe.find_any(repository, name)
         summary = describe.artifact_summary(artifact)

@@ -21,7 +21,7 @@ _FATAL, _CURRENT = "Fatal Python error: ", "Current thread "
 _FRAME = re.compile(r'\s+File "(?P<path>[^"]*)", line (?P<line>\d+) in (?P<function>\S+)')
 _INSTALLED = re.compile(r"/(?:site-|dist-|run/)packages/(?!workbench\b)(?P<library>[A-Za-z0-9_]+)")
 _MEMORY = re.compile(
-    r"\bMemoryError\b|std::bad_alloc|failed to map segment|memory allocation of \d+ bytes failed"
+    r"\bMemoryError\b|std::bad_alloc|failed to map segment|memory allocation (?:of \d+ bytes|still) failed"
     r"|can(?:'|no)t allocate memory|out of memory",
     re.I,
 )
@@ -61,7 +61,7 @@ def read_crash(
 def _ended_by(number: int, log: Sequence[str], memory_ran_out: bool) -> str:
     if number == _SIGXCPU:
         return NO_ANSWER
-    said = any(map(_MEMORY.search, log[-_BEFORE - _FRAMES :])) if number in _FAULTS else False
+    said = number in _FAULTS and any(map(_MEMORY.search, _before(log)))
     return OUT_OF_MEMORY if said or (number == _SIGKILL and memory_ran_out) else signal_name(number)
 
 
@@ -86,8 +86,13 @@ def _stack(log: Sequence[str]) -> list[str]:
 
 def _shown(log: Sequence[str], stack: Sequence[str]) -> list[str]:
     """What was said before the crash, what Python called it, and where: not the other threads."""
+    fatal = [line for line in log if line.startswith(_FATAL)][:1]
+    return [*_before(log), *fatal, *(line.strip() for line in stack[:_FRAMES])]
+
+
+def _before(log: Sequence[str]) -> Sequence[str]:
     fatal = next((at for at, line in enumerate(log) if line.startswith(_FATAL)), len(log))
-    return [*log[:fatal][-_BEFORE:], *log[fatal : fatal + 1], *(line.strip() for line in stack[:_FRAMES])]
+    return log[:fatal][-_BEFORE:]
 
 
 def _last(log: Sequence[str]) -> str:

@@ -37,6 +37,7 @@ Not here: what the steps depend on (``plan``), and what a parameter may be (each
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -220,7 +221,7 @@ def _own_stage(raw: Mapping[str, Any], path: str, pipeline: str) -> tuple[StageS
         makes=_kind(_text(raw, "makes", where, ""), where) if "makes" in raw else None,
         resolve=_as_given,
         libraries=_texts(raw, "libraries", where),
-        tools=_texts(raw, "tools", where),
+        tools=tuple(_program(tool, where) for tool in _texts(raw, "tools", where)),
         checkpoints=checkpoints,
         command=command,
         code_paths=tuple(_inside(code, where) for code in _texts(raw, "code", where)),
@@ -304,6 +305,13 @@ def _check_fits(uses: Sequence[StageUse], path: str) -> None:
                 use.spec.fits(params)
             except UserError as error:
                 raise UserError(f"{path}: [stage.{use.spec.name}] {error.what}", error.hint) from None
+
+
+def _program(name: str, where: str) -> str:
+    """The name of a program of this machine. A plan asks it for its version, so it is never a file of the workspace."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", name):
+        raise UserError(f"{where}: tools names {name!r}, which is no program on PATH", 'write its name: tools = ["cc"]')
+    return name
 
 
 def _unique(specs: Sequence[StageSpec], artifacts: Mapping[str, str], name: str, path: str) -> None:

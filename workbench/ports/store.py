@@ -173,7 +173,7 @@ class Ledger(Protocol):
         ...
 
     def recover(self) -> Sequence[Entry]:
-        """Roll unfinished projections forward and remove stale locks; what was rolled forward."""
+        """Roll unfinished projections forward and remove locks that were left; what was rolled forward."""
         ...
 
     def undo(self, counter: int | None = None, *, who: str, why: str = "") -> Entry:

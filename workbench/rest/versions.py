@@ -2,8 +2,9 @@
 
 What is named by an object id never changes: its ETag is that id and it is cached for good. What is named by a tag or a
 version is answered with the id of its object as ETag, and revalidated; so such an answer tells nothing that can change
-while the object stays. What can change (lists, which version is active) has a digest of what it tells. Every GET can be
-asked by HEAD. Nothing here writes. Not here: ranges and large files (``content``), who may ask (``guard``).
+while the object stays. What can change (lists, the active version, a contract) has a digest of what it tells. Every
+GET can be asked by HEAD. Nothing here writes, and nothing imports the code of a commit. Not here: ranges and large
+files (``content``), who may ask (``guard``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from workbench.pipeline.records import RECORD
 from workbench.ports.store import Artifact, Repository
 from workbench.rest.content import REVALIDATE, content, from_memory, headers_of, is_known
 from workbench.rest.guard import LOOPBACK, Guard
-from workbench.runner import version as agents
+from workbench.runner import lookup
 from workbench.versions import describe
 
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -71,7 +72,9 @@ class VersionInfo(VersionFacts):
 class VersionDetail(VersionFacts):
     release: str = Field(description="short tag of the release it pins; empty when none")
     state: dict[str, Any]
-    contract: dict[str, Any]
+    contract: dict[str, Any] | None = Field(description="as it was recorded; null when there is none")
+    made_by: dict[str, str] = Field(description="the libraries that made the contract")
+    no_contract: str = Field(description="why there is no contract; empty when there is one")
 
 
 class InputInfo(BaseModel):
@@ -216,20 +219,18 @@ def _versions(app: FastAPI, store: Store) -> None:
         """One version (or ``active``, by its highest tag): its commit, the release it pins, its state and contract.
         Which one is active is told by ``active`` and by the list."""
         with store() as repository:
-            snapshot = agents.load(repository, version)
-            tag = snapshot.version if version == "active" else version
-            known = [v for v in describe.versions(repository) if (v["version"], v["commit"]) == (tag, snapshot.commit)]
-        if not known:
-            raise NotFound(f"{version} has no version tag", "see /api/v1/versions")
+            commit = lookup.named(repository, version)
+            tag = lookup.label(repository, commit) if version == "active" else version
+            known = [v for v in describe.versions(repository) if (v["version"], v["commit"]) == (tag, commit)]
+            if not known:
+                raise NotFound(f"{version} has no version tag", "see /api/v1/versions")
+            state = lookup.read_state(repository, commit)
+            contract = describe.contract(repository, commit)
         facts = {key: value for key, value in known[0].items() if key != "active"}
-        detail = {
-            "release": snapshot.release,
-            "state": snapshot.state.model_dump(mode="json"),
-            "contract": snapshot.contract,
-        }
-        # Another tag on the same commit changes what ``active`` is called, though not the commit.
-        etag = digest_of([tag, snapshot.commit]) if version == "active" else snapshot.commit
-        return _answer(request, facts | detail, etag)
+        release = state.release.artifact if state.release else ""
+        detail = {"release": release, "state": state.model_dump(mode="json"), **contract}
+        # Another tag on the same commit changes what ``active`` is called, and a contract is recorded afterwards.
+        return _answer(request, facts | detail, digest_of([tag, commit, contract]))
 
 
 def _artifacts(app: FastAPI, store: Store) -> None:

@@ -15,7 +15,7 @@ from workbench.domain.version import FIRST, Bump, Version
 from workbench.ports.store import Artifact, Repository
 from workbench.ports.work import Clock
 from workbench.runner import contract as contracts
-from workbench.runner.version import read_state
+from workbench.runner.lookup import read_state
 from workbench.state.document import ACTIVE_PATH, PinnedRelease
 
 ContractOf = Callable[[ObjectId], ContractRecord]  # of a commit: the same libraries make both that are compared

@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from workbench.domain.errors import WorldError
@@ -56,8 +56,9 @@ def hold(path: Path, *, shared: bool = False, patience_s: float = 0.0, mode: int
                     "wait for it, or end it if it is stopped",
                 )
         if not shared:
-            os.ftruncate(file, 0)
-            os.pwrite(file, b"%d\n" % os.getpid(), 0)
+            with suppress(OSError):  # on a full disk the lock is one all the same
+                os.ftruncate(file, 0)
+                os.pwrite(file, b"%d\n" % os.getpid(), 0)
     except BaseException:
         os.close(file)
         raise
@@ -65,6 +66,8 @@ def hold(path: Path, *, shared: bool = False, patience_s: float = 0.0, mode: int
 
 
 def cannot_write(path: Path, error: OSError) -> WorldError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return WorldError(f"cannot write {path}: the disk is full", "free some space and run the command again")
     kind = Unwritable if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM) else WorldError
     return kind(f"cannot write {path}: {error.strerror}", "check its owner and the disk")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 
-from workbench.domain.errors import UserError
+from workbench.domain.errors import UserError, WorldError
 from workbench.domain.tokens import BEGIN, CONTROL, END, PAD, UNKNOWN
 
 _NOT_OURS = ("input", "model_prefix", "num_threads", "seed_sentencepieces_file", "accept_language")
@@ -56,6 +56,8 @@ def train(
             minloglevel=2,
         )
     except RuntimeError as error:
+        if "INTERNAL" not in str(error):  # of the machine: no thread, no memory
+            raise WorldError(f"SentencePiece gave up: {error}", "free some memory, and run it again") from error
         raise UserError(
             f"no vocabulary of {vocab_size} tokens can be made from this text: {error}",
             "change vocab_size, or give more text (sample_bytes)",

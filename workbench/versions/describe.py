@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.domain import refs
-from workbench.domain.errors import NotFound, Refused, UserError
+from workbench.domain.errors import Corrupt, NotFound, Refused, UserError
 from workbench.domain.ids import ObjectId
 from workbench.domain.refs import ArtifactTag, Incoming
 from workbench.ports.store import Artifact, Repository
@@ -131,6 +131,22 @@ def ledger_entries(repository: Repository, limit: int) -> list[dict[str, Any]]:
         }
         for entry in repository.ledger.history(limit)
     ]
+
+
+def contract(repository: Repository, commit: ObjectId) -> dict[str, Any]:
+    """The recorded contract of a commit's ``agents/``, and the libraries that made it; or None and why there is none.
+    Nothing is computed here."""
+    found: dict[str, Any] = {"contract": None, "made_by": {}, "no_contract": ""}
+    entry = repository.objects.entry(commit, "agents")
+    if entry is None or entry.mode != 0o40000:
+        return found | {"no_contract": "the commit has no agents/ folder"}
+    try:
+        record = repository.contracts.get(entry.id)
+    except Corrupt as error:
+        return found | {"no_contract": f"{error.what}; `workbench contract {commit} --again` computes it anew"}
+    if record is None:
+        return found | {"no_contract": f"it is not recorded yet; `workbench contract {commit}` does that"}
+    return {"contract": record.contract, "made_by": dict(record.made_by), "no_contract": record.why}
 
 
 def versions(repository: Repository) -> list[dict[str, Any]]:

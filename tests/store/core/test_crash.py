@@ -75,7 +75,6 @@ def counted(trace: Path) -> Counter[str]:
 @pytest.fixture
 def template(hub: Path, commits, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A hub with one entry; the next one moves four refs, one of them new."""
-    monkeypatch.setattr(locks, "STALE_AFTER_S", 0.05)
     monkeypatch.setattr(refs, "ANSWER_S", 1.0)  # an answer that git could not write never comes
     with GitRepository(hub, clock=CountingClock()) as repository:
         one, _ = commits(repository, 2)

@@ -1,4 +1,4 @@
-"""The Git adapter among other writers: stale locks are removed, what was cut off is finished."""
+"""The Git adapter among other writers: locks that were left are removed, what was cut off is finished."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+import time
 from pathlib import Path
 
 import psutil
@@ -22,142 +22,169 @@ from workbench.store.git.refs import Busy
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
 
-MAIN, ACTIVE = "refs/heads/main", "refs/workbench/channels/active"
+MAIN, TOPIC, ACTIVE = "refs/heads/main", "refs/heads/topic", "refs/workbench/channels/active"
 
 
 # --- locks ------------------------------------------------------------------------------------------------------------
 
-
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock is told stale after 0.2 s instead of 1.5, by the same rule."""
-    monkeypatch.setattr(locks, "STALE_AFTER_S", 0.2)
-
-
-def test_a_stale_lock_is_removed_and_the_writer_goes_on(git_repository, commits, hasty):
-    one = commits(git_repository, 1)[0]
-    for name in (MAIN, "refs/workbench/ledger", ACTIVE):
-        lock = git_repository.path / f"{name}.lock"
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        lock.touch()
-    entry = git_repository.ledger.change(
-        Action.PIN, [RefMove.named(MAIN, new=one), RefMove.named(ACTIVE, new=one)], who="a", why=""
-    )
-    assert git_repository.ledger.head() == entry
-    assert locks.lock_files(git_repository.path) == []
+KILLED = """
+import os, pathlib, signal, sys
+from workbench.domain.ids import ObjectId
+from workbench.domain.ledger import RefMove
+from workbench.store.git.repository import GitRepository
+hub, old, new = sys.argv[1:]
+repository = GitRepository(pathlib.Path(hub))
+moves = [RefMove.named("refs/heads/main", ObjectId(old), ObjectId(new))]
+moves.append(RefMove.named("refs/workbench/channels/active", ObjectId(old)))  # a deletion
+with repository.refs.prepared(moves):
+    for child in pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
-def test_recover_removes_every_stale_lock(git_repository, commits, hasty, fill):
-    fill(git_repository, commits(git_repository, 1))
-    for name in ("packed-refs", "HEAD", "refs/tags/v9.9.9", MAIN):
-        (git_repository.path / f"{name}.lock").touch()
-    assert git_repository.ledger.recover() == []
-    assert locks.lock_files(git_repository.path) == []
+def leave_locks(hub: Path, old: ObjectId, new: ObjectId) -> list[str]:
+    """The locks that a process of ours and its git left, which were killed while they moved refs."""
+    subprocess.run([sys.executable, "-c", KILLED, str(hub), old, new], check=False)
+    left = [str(path.relative_to(hub)) for path in locks.lock_files(hub)]
+    assert left == ["HEAD.lock", "packed-refs.lock", "packed-refs.new", f"{MAIN}.lock", f"{ACTIVE}.lock"]
+    return left
 
 
-def test_the_lock_of_a_git_that_lives_is_left_alone(git_repository, commits, hasty):
-    one = commits(git_repository, 1)[0]
-    with subprocess.Popen(
-        ["git", "update-ref", "--stdin"], cwd=git_repository.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as owner:
-        owner.stdin.write(f"start\nupdate {MAIN} {one}\nprepare\n".encode())
-        owner.stdin.flush()
-        assert owner.stdout.readline() + owner.stdout.readline() == b"start: ok\nprepare: ok\n"
-        assert locks.foreign_git(git_repository.path) == [owner.pid]
-        with pytest.raises(WorldError, match=str(owner.pid)):
-            with git_repository.refs.prepared([RefMove.named(MAIN, new=one)], patience_s=1.0):
-                pass
-        owner.stdin.close()
-    git_repository.refs.swap([RefMove.named(MAIN, new=one)])
-
-
-def holding(folder: Path, one: ObjectId, *told: str, **environment: str) -> subprocess.Popen[bytes]:
-    """A git of somebody, started in ``folder``, that holds the lock of main."""
+def holding(folder: Path, one: ObjectId) -> subprocess.Popen[bytes]:
+    """A git of somebody that holds the lock of a branch."""
     owner = subprocess.Popen(
-        ["git", *told, "update-ref", "--stdin"],
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, **environment},
+        ["git", "update-ref", "--stdin"], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    owner.stdin.write(f"start\nupdate {MAIN} {one}\nprepare\n".encode())
+    owner.stdin.write(f"start\nupdate {TOPIC} {one}\nprepare\n".encode())
     owner.stdin.flush()
     assert owner.stdout.readline() + owner.stdout.readline() == b"start: ok\nprepare: ok\n"
     return owner
 
 
-@pytest.mark.parametrize(
-    ("folder", "told", "environment"),
-    [
-        ("", [], {"GIT_DIR": "hub.git"}),
-        ("", ["--git-dir=hub.git"], {}),
-        ("", ["--git-dir", "hub.git"], {}),
-        ("", ["--git-dir=link.git"], {}),
-        ("", ["-C", "link.git"], {}),
-        ("inner", [], {"GIT_DIR": "../link.git"}),
-        ("hub.git/refs", [], {}),
-        ("linked/below", [], {}),
-    ],
-)
-def test_the_lock_of_a_git_that_lives_is_left_alone_however_it_was_told_where(
-    git_repository, commits, hasty, fill, git, tmp_path, folder, told, environment
-):
+def make_old(lock: Path) -> None:
+    then = time.time() - locks.OLD_S
+    os.utime(lock, (then, then))
+
+
+def test_locks_that_a_killed_process_of_ours_left_keep_nobody_waiting(git_repository, commits, fill, git):
     one, two = commits(git_repository, 2)
     fill(git_repository, [one])
-    (tmp_path / "link.git").symlink_to(git_repository.path)
-    (tmp_path / "inner").mkdir()
-    git(git_repository.path, "worktree", "add", "--quiet", "--detach", str(tmp_path / "linked"), one)
-    (tmp_path / "linked" / "below").mkdir()
-    with holding(tmp_path / folder, two, *told, **environment) as owner:
-        assert locks.foreign_git(git_repository.path) == [owner.pid]
-        with pytest.raises(Busy, match=str(owner.pid)):
-            with git_repository.refs.prepared([RefMove.named(MAIN, one, two)], patience_s=1.0):
-                pass
-        owner.stdin.write(b"commit\n")
-        owner.stdin.close()
-        assert owner.stdout.read() == b"commit: ok\n"
+    git(git_repository.path, "pack-refs", "--all")
+    leave_locks(git_repository.path, one, two)
+    moves = [RefMove.named(MAIN, one, two), RefMove.named(ACTIVE, one)]
+    with git_repository.refs.prepared(moves, patience_s=0.5) as change:
+        change.commit()
+    assert (git_repository.refs.get(MAIN), git_repository.refs.get(ACTIVE)) == (two, None)
+    assert locks.lock_files(git_repository.path) == []
+
+
+def test_locks_that_a_killed_git_of_ours_left_keep_nobody_waiting(git_repository, commits, fill):
+    one, two = commits(git_repository, 2)
+    fill(git_repository, [one])
+    with git_repository.refs.prepared([RefMove.named(MAIN, one, two)]) as change:
+        words = {"update-ref", f"--git-dir={git_repository.path}"}
+        for child in psutil.Process().children():
+            if words <= {*child.cmdline()}:
+                child.kill()
+        with pytest.raises(WorldError):
+            change.commit()
+    with git_repository.refs.prepared([RefMove.named(MAIN, one, two)], patience_s=0.5) as change:
+        change.commit()
     assert git_repository.refs.get(MAIN) == two
 
 
-def test_beside_a_git_that_may_work_here_only_an_old_lock_is_removed(git_repository, commits, fill, tmp_path):
+def test_recover_removes_what_our_gits_left_and_what_is_old(git_repository, commits, fill, git):
     one, two = commits(git_repository, 2)
     fill(git_repository, [one])
-    (tmp_path / "a").mkdir()
-    with holding(tmp_path / "a", two, "--git-dir=../hub.git"):
-        (tmp_path / "a").rename(tmp_path / "inner")
-        (tmp_path / "outer").mkdir()
-        (tmp_path / "inner").rename(tmp_path / "outer" / "inner")  # from here there is no ../hub.git
-        assert locks.foreign_git(git_repository.path) == []
-        lock = git_repository.path / f"{MAIN}.lock"
-        assert locks.remove_stale(git_repository.path, [seen_long_ago(lock)]) == []
-        os.utime(lock, (0, 0))
-        assert locks.remove_stale(git_repository.path, [seen_long_ago(lock)]) == [lock]
+    git(git_repository.path, "pack-refs", "--all")
+    leave_locks(git_repository.path, one, two)
+    old, young = (git_repository.path / f"refs/tags/{name}.lock" for name in ("v8.8.8", "v9.9.9"))
+    for path in (old, young):
+        path.touch()
+    make_old(old)
+    assert git_repository.ledger.recover() == []
+    assert locks.lock_files(git_repository.path) == [young]
 
 
-def seen_long_ago(lock: Path) -> locks.Sighting:
-    sighting = locks.Sighting.of(lock)
-    assert sighting is not None
-    return replace(sighting, seen_s=0.0)
+def test_a_lock_of_somebody_else_is_left_alone_and_named_with_what_to_do(git_repository, commits, git):
+    one = commits(git_repository, 1)[0]
+    with holding(git_repository.path, one) as owner:
+        with pytest.raises(Busy, match=rf"^{TOPIC}\.lock is [0-9] s old: another git holds it") as busy:
+            with git_repository.refs.prepared([RefMove.named(TOPIC, new=one)], patience_s=0.5):
+                pass
+        owner.kill()
+    command = busy.value.hint.partition("; if no git is at work there: ")[2]
+    subprocess.run(command, shell=True, check=True)
+    git_repository.refs.swap([RefMove.named(TOPIC, new=one)])
 
 
-def test_a_git_that_works_elsewhere_does_not_keep_a_stale_lock(git_repository, commits, hasty, fill, tmp_path):
-    one, two = commits(git_repository, 2)
-    fill(git_repository, [one])
-    with GitRepository(init_hub(tmp_path / "other.git")) as other:
-        fill(other, [commits(other, 1)[0]])
-    owner = subprocess.Popen(["git", "cat-file", "--batch"], cwd=tmp_path / "other.git", stdin=subprocess.PIPE)
-    with owner:
-        (git_repository.path / f"{MAIN}.lock").touch()
-        git_repository.refs.swap([RefMove.named(MAIN, one, two)])
+def test_a_lock_that_somebody_else_left_ten_minutes_ago_is_removed_by_whoever_meets_it(git_repository, commits):
+    one = commits(git_repository, 1)[0]
+    with holding(git_repository.path, one) as owner:
+        owner.kill()
+    make_old(git_repository.path / f"{TOPIC}.lock")
+    with git_repository.refs.prepared([RefMove.named(TOPIC, new=one)], patience_s=0.5) as change:
+        change.commit()
+    assert git_repository.refs.get(TOPIC) == one
 
 
-def test_a_prepared_change_of_ours_is_not_swept_by_another_process(git_repository, commits, hasty):
+def test_a_pusher_who_meets_a_lock_is_told_which_file_and_doctor_names_it(git_repository, commits, git):
+    one = commits(git_repository, 1)[0]
+    lock = git_repository.path / f"{TOPIC}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.touch()
+    (finding,) = [each for each in git_repository.check() if "lock" in each.what]
+    assert (finding.severity, finding.fix) == ("warning", f"rm -f {lock}")
+    subprocess.run(finding.fix, shell=True, check=True)
+    git_repository.refs.swap([RefMove.named(TOPIC, new=one)])
+
+
+def test_a_prepared_change_of_ours_is_not_swept_by_another_process(git_repository, commits):
+    """Nor where somebody who was killed had named the same lock."""
     one = commits(git_repository, 1)[0]
     with git_repository.refs.prepared([RefMove.named(MAIN, new=one)]) as change:
+        note = git_repository.path / "workbench" / "locks" / "99"
+        note.write_text(f"{time.time_ns() - 1_000_000_000}\n{MAIN}\n")
+        make_old(git_repository.path / "HEAD.lock")
         with GitRepository(git_repository.path) as other:
             assert other.refs.sweep() == []
         change.commit()
     assert git_repository.refs.get(MAIN) == one
+    assert git_repository.refs.sweep() == []
+    assert note.read_bytes().strip() == b""
+
+
+def test_a_lock_that_was_made_after_the_one_of_the_killed_had_gone_is_somebody_elses(git_repository, commits, fill):
+    one, two = commits(git_repository, 2)
+    fill(git_repository, [one])
+    note = git_repository.path / "workbench" / "locks" / "99"
+    with holding(git_repository.path, two):
+        for named_s in (-120, 120):
+            note.write_text(f"{time.time_ns() + named_s * 10**9}\n{TOPIC}\n")
+            assert git_repository.refs.sweep() == []
+        note.write_text(f"{time.time_ns() - 10**9}\n{TOPIC}\n")
+        assert git_repository.refs.sweep() == [git_repository.path / f"{TOPIC}.lock"]
+
+
+PACKING = """#!/bin/sh
+case "$*" in *pack-refs*) : > packed-refs.lock; kill -9 $$ ;; *multi-pack-index*) kill -9 $$ ;; esac
+exec {git} "$@"
+"""
+
+
+def test_what_a_killed_maintenance_left_does_not_stop_the_next(git_repository, commits, fill, tmp_path, monkeypatch):
+    fill(git_repository, commits(git_repository, 1))
+    (tmp_path / "git").write_text(PACKING.format(git=shutil.which("git")))
+    (tmp_path / "git").chmod(0o755)
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        with pytest.raises(WorldError, match="pack-refs"):
+            git_repository.maintain()
+    assert locks.lock_files(git_repository.path) == [git_repository.path / "packed-refs.lock"]
+    done = git_repository.maintain()
+    assert "packed the refs" in done
+    assert locks.lock_files(git_repository.path) == []
 
 
 def test_a_git_of_ours_that_was_killed_while_it_had_nothing_to_do_is_replaced(git_repository, commits):

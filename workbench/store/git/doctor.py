@@ -105,9 +105,10 @@ def _hooks(git_dir: Path) -> Iterator[Finding]:
 
 def _locks(git_dir: Path) -> Iterator[Finding]:
     for path in locks.lock_files(git_dir):
-        users = locks.foreign_git(git_dir)
-        held = f"; git works here (pid {', '.join(map(str, users))})" if users else "; nobody seems to hold it"
-        yield Finding("warning", f"lock file {path.relative_to(git_dir)}{held}", "workbench gc", {"path": str(path)})
+        lock = locks.Sighting.of(path)
+        if lock is not None:
+            what = f"{path.relative_to(git_dir)} is {lock.age_s:.0f} s old: a git holds it, or was killed and left it"
+            yield Finding("warning", what, locks.removal(path), {"path": str(path)})
 
 
 def _leftovers(git_dir: Path) -> Iterator[Finding]:

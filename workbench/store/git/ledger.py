@@ -38,7 +38,7 @@ from workbench.system import locks
 ENTRY = "entry.json"
 
 _TRIES = 40
-_POINT_PATIENCE_S = 0.5  # short, because locks are held meanwhile; a stale lock is removed before the next try
+_POINT_PATIENCE_S = 0.5  # short, because locks are held meanwhile
 _UNDOABLE = (Branch, Channel)
 _NEVER_UNDONE = frozenset({Action.UNDO, Action.HANDLED, Action.INIT, Action.PUSH})  # unless named
 _BEGINNINGS = frozenset({Action.INIT, Action.PUSH})

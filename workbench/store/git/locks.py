@@ -1,37 +1,45 @@
-"""Locks between processes, and the rule by which a lock file that a killed git left behind is removed.
+"""Turns among our writers; and git's lock files: whose they are, and which are removed.
 
-``writers.lock`` (exclusive) is held for a whole ledger change: it makes the queue fair; the compare-and-swap of the
-ledger ref makes it right. ``refs.lock`` (shared) is held while a ref transaction of ours is open. Both are ``flock``s,
-which the kernel drops when their owner dies. git's own lock files stay for ever when git is killed, and block
-all writers.
+git's lock file of a ref stays for ever when that git is killed, and keeps all writers from the ref. At once we remove
+only what a git of ours left. Before one of our gits takes locks, a note names them: ``<git directory>/workbench/locks/
+<number>``, on disk, and held (``flock``) by us and by that git. A note that nobody holds is of a git that has ended: a
+lock file that it names, and that was made then, was left behind, unless a note that somebody holds names it as well.
 
-A lock file is stale when, over 1.5 s, its inode and time did not change, no transaction of ours is open anywhere, and
-no other git process works in this repository. Where that cannot be told of one (it is another user's), only a lock of
-ten minutes' age is: no git holds one that long.
+Every other lock file is somebody else's. One of ten minutes' age is removed, for no git holds one that long; of a
+younger one it is said which it is, how old, and what to do. Nobody guesses which gits are at work.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 import time
-from contextlib import AbstractContextManager
+import weakref
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
-from workbench.store.git.process import SERVICE_MARK
+from workbench.domain.errors import WorldError
 from workbench.system import durable, locks
 
-STALE_AFTER_S = 1.5
-STALE_IN_DOUBT_S = 600.0
+OLD_S = 600.0
 BUSY_FOR_S = 30.0
 
 _FOLDER = "workbench"
+_NOTES = "locks"
+_MAX_NOTES = 10_000
+_SECTOR = 512  # a note is written over in place: it grows by whole sectors, and never shrinks
+_NOTE_MAX = 4 << 20
+_TAKING_NS = (-20_000_000, 60_000_000_000)  # from naming locks until git has them; file times lag by a tick
 
 
 def own_folder(git_dir: Path) -> Path:
     """Where the workbench keeps its few files in a Git directory: locks, the journal's tail, indexes."""
-    folder = git_dir / _FOLDER
+    return _made(git_dir / _FOLDER)
+
+
+def _made(folder: Path) -> Path:
     try:
         if not folder.is_dir():
             durable.make_folder(folder)
@@ -45,9 +53,9 @@ def writers(git_dir: Path) -> AbstractContextManager[int]:
     return locks.held(own_folder(git_dir) / "writers.lock", patience_s=BUSY_FOR_S)
 
 
-def transaction(git_dir: Path) -> AbstractContextManager[int]:
-    """While a ref transaction of ours is open: nobody sweeps."""
-    return locks.held(own_folder(git_dir) / "refs.lock", shared=True, patience_s=BUSY_FOR_S)
+def maintaining(git_dir: Path) -> AbstractContextManager[int]:
+    """Alone as the maintenance of this repository; Busy at once when there is another."""
+    return locks.held(own_folder(git_dir) / "maintenance.lock")
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,6 @@ class Sighting:
     path: Path
     inode: int
     mtime_ns: int
-    seen_s: float  # monotonic
 
     @classmethod
     def of(cls, path: Path) -> Sighting | None:
@@ -65,151 +72,141 @@ class Sighting:
             status = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return cls(path, status.st_ino, status.st_mtime_ns, time.monotonic())
+        return cls(path, status.st_ino, status.st_mtime_ns)
 
     def unchanged(self) -> bool:
-        now = Sighting.of(self.path)
-        return now is not None and (now.inode, now.mtime_ns) == (self.inode, self.mtime_ns)
+        return Sighting.of(self.path) == self
+
+    @property
+    def age_s(self) -> float:
+        return max(0.0, (time.time_ns() - self.mtime_ns) / 1e9)
 
 
 def lock_files(git_dir: Path) -> list[Path]:
-    """Every lock of a ref that exists now."""
-    found = [path for name in ("packed-refs.lock", "HEAD.lock") if (path := git_dir / name).exists()]
+    """Every lock file that keeps somebody from moving refs, from packing them, or from our settings."""
+    names = ("HEAD.lock", "packed-refs.lock", "packed-refs.new", "config.lock", "objects/pack/multi-pack-index.lock")
+    found = [path for name in names if (path := git_dir / name).exists()]
     for folder, _, files in os.walk(git_dir / "refs"):
         found.extend(Path(folder, name) for name in files if name.endswith(".lock"))
     return sorted(found)
 
 
-def remove_stale(git_dir: Path, sightings: list[Sighting]) -> list[Path]:
-    """Remove those locks that are stale by the rule above; what was removed. Does not wait."""
-    ripe = [s for s in sightings if time.monotonic() - s.seen_s >= STALE_AFTER_S and s.unchanged()]
-    others = set(_other_gits(git_dir).values()) if ripe else set()
-    if None in others:
-        born_ns = time.time_ns() - round(STALE_IN_DOUBT_S * 1e9)
-        ripe = [s for s in ripe if s.mtime_ns <= born_ns]
-    if not ripe or True in others:
-        return []
-    try:
-        with locks.held(own_folder(git_dir) / "refs.lock"):
-            removed = []
-            for sighting in ripe:
-                if sighting.unchanged():
-                    sighting.path.unlink(missing_ok=True)
-                    removed.append(sighting.path)
-            return removed
-    except locks.Busy:
-        return []
+def removal(lock: Path) -> str:
+    """The command that removes it."""
+    return f"rm -f {shlex.join(map(str, _together(lock)))}"
 
 
-def foreign_git(git_dir: Path) -> list[int]:
-    """Process ids of git programs that work in this repository and are not idle services of ours.
-
-    Where the system does not show its processes (no /proc), none are known.
-    """
-    return [pid for pid, works_here in _other_gits(git_dir).items() if works_here]
+def _together(lock: Path) -> list[Path]:
+    """Whoever holds the lock of ``packed-refs`` makes another file, and stops where that one is there already."""
+    return [lock.with_suffix(".new"), lock] if lock.name == "packed-refs.lock" else [lock]
 
 
-def _other_gits(git_dir: Path) -> dict[int, bool | None]:
-    """Git programs that may move refs, and whether they work in this repository; None where that cannot be told."""
-    place = _common(os.fspath(git_dir))
-    names = os.listdir("/proc") if os.path.isdir("/proc") else []
-    return {int(name): _works_in(name, place) for name in names if name.isdecimal() and _may_move_refs(name)}
+def remove_left(git_dir: Path, paths: Iterable[Path] = ()) -> list[Path]:
+    """Remove lock files by the rule above: those that our gits left, and of ``paths`` also the old ones; which. Does
+    not wait, and removes nothing where nothing can be written."""
+    with suppress(locks.Busy, locks.Unwritable), locks.held(own_folder(git_dir) / "refs.lock"), ExitStack() as stack:
+        notes = [_Note.opened(path, git_dir, stack) for path in _notes(git_dir)]
+        left = [note for note in notes if not note.is_held and note.read().paths]
+        named = {path for note in left for path in note.read().paths}
+        # Seen before the notes in use are read: by now whoever made one of these has named it.
+        seen = [sighting for path in {*paths, *named} if (sighting := Sighting.of(path))]
+        in_use = {path for note in notes if note.is_held for path in note.read().paths}
+        removed = []
+        for sighting in seen:
+            is_left = sighting.age_s >= OLD_S or any(note.read().claims(sighting) for note in left)
+            if is_left and sighting.path not in in_use and sighting.unchanged():
+                for path in _together(sighting.path):
+                    path.unlink(missing_ok=True)
+                removed.append(sighting.path)
+        for note in left:
+            if not any(path.exists() for path in note.read().paths):
+                _write(note.fd, b"")
+        return sorted(removed)
+    return []
 
 
-# In a hub refs are moved by our hook, not by receive-pack, which waits for it; the others read, or write objects alone.
-_NEVER_LOCK_REFS = frozenset(
-    {"receive-pack", "unpack-objects", "index-pack", "rev-list", "upload-pack", "pack-objects", "cat-file", "fsck"}
-)
+class LockNote:
+    """Names the locks that one git of ours may take. That git is started with the descriptor ``fd``, and lives no
+    longer than we do. A note that is closed before it was cleared says that its git was killed."""
+
+    def __init__(self, git_dir: Path) -> None:
+        self._place = _made(own_folder(git_dir) / _NOTES)
+        remove_left(git_dir)
+        self.fd = _taken(self._place)
+        self._close = weakref.finalize(self, os.close, self.fd)
+
+    def name(self, names: Sequence[str]) -> None:
+        """On disk when it returns. The lock of ``refs/heads/main`` is ``refs/heads/main.lock``."""
+        try:
+            _write(self.fd, "\n".join((str(time.time_ns()), *names)).encode())
+            os.fdatasync(self.fd)
+        except OSError as error:
+            raise locks.cannot_write(self._place, error) from error
+
+    def clear(self) -> None:
+        """The git has let go of its locks."""
+        _write(self.fd, b"")
+
+    def close(self) -> None:
+        self._close()
 
 
-def _subcommand(words: list[str]) -> str:
-    """``index-pack`` of ``git -c x=y index-pack --stdin``."""
-    name = os.path.basename(words[0])
-    if name.startswith("git-"):
-        return name.removeprefix("git-")
-    rest = iter(words[1:])
-    for word in rest:
-        if word in ("-c", "-C", "--git-dir", "--work-tree", "--namespace", "--exec-path"):
-            next(rest, "")
-        elif not word.startswith("-"):
-            return word
-    return ""
+@dataclass(frozen=True)
+class _Named:
+    time_ns: int
+    paths: frozenset[Path]
+
+    def claims(self, lock: Sighting) -> bool:
+        first, last = _TAKING_NS
+        return lock.path in self.paths and first <= lock.mtime_ns - self.time_ns <= last
 
 
-def _may_move_refs(pid: str) -> bool:
-    try:
-        with open(f"/proc/{pid}/comm") as file:
-            if not file.read().startswith("git"):
-                return False
-        words = _words(pid, "cmdline")
-    except OSError:  # it has ended
-        return False
-    return SERVICE_MARK not in words and _subcommand(words) not in _NEVER_LOCK_REFS
+@dataclass(frozen=True)
+class _Note:
+    """A note as others see it. One that nobody held is held by us until the stack is left."""
+
+    fd: int
+    is_held: bool
+    git_dir: Path
+
+    @classmethod
+    def opened(cls, path: Path, git_dir: Path, stack: ExitStack) -> _Note:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        stack.callback(os.close, fd)
+        return cls(fd, not locks.take(fd), git_dir)
+
+    def read(self) -> _Named:
+        time_ns, *names = os.pread(self.fd, _NOTE_MAX, 0).decode("utf-8", "replace").split() or ["0"]
+        paths = frozenset(self.git_dir / f"{name}.lock" for name in names)
+        return _Named(int(time_ns) if time_ns.isdecimal() else 0, paths)
 
 
-def _works_in(pid: str, place: str) -> bool | None:
-    """By what it was told, and by where it stands: git looks around there when it was told nothing."""
-    try:
-        folder = os.readlink(f"/proc/{pid}/cwd")
-        words = _words(pid, "cmdline")
-        told = [word.removeprefix("GIT_DIR=") for word in _words(pid, "environ") if word.startswith("GIT_DIR=")]
-    except PermissionError:
-        return None if _can_write(pid, place) else False
-    except OSError:  # it has ended
-        return False
-    told += [word.removeprefix("--git-dir=") for word in words if word.startswith("--git-dir=")]
-    told += [after for word, after in pairwise(words) if word == "--git-dir"]
-    seen = [os.path.join(folder, path) for path in (*words, *told)]
-    if place == _common(_around(folder)) or any(place == _common(path) for path in seen if os.path.isdir(path)):
-        return True
-    moved_since = any(not os.path.isabs(path) and not os.path.exists(os.path.join(folder, path)) for path in told)
-    return None if moved_since else False
+def _write(fd: int, text: bytes) -> None:
+    sectors = -(-len(text) // _SECTOR) or 1
+    os.pwrite(fd, text.ljust(max(sectors * _SECTOR, os.fstat(fd).st_size), b"\n"), 0)
 
 
-def _can_write(pid: str, place: str) -> bool:
-    """Whether a process of another user may write there at all."""
-    try:
-        user, refs = os.stat(f"/proc/{pid}").st_uid, os.stat(os.path.join(place, "refs"))
-    except OSError:
-        return False
-    return user in (0, refs.st_uid) or bool(refs.st_mode & 0o022)
+def _taken(folder: Path) -> int:
+    """The descriptor of the first note that nobody holds and that names nothing; a new one is on disk."""
+    for number in range(_MAX_NOTES):
+        path = folder / str(number)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise locks.cannot_write(path, error) from error
+        try:
+            if locks.take(fd) and not os.pread(fd, _SECTOR, 0).strip():
+                if os.fstat(fd).st_size == 0:
+                    _write(fd, b"")
+                    os.fsync(fd)
+                    durable.sync_folder(folder)
+                return fd
+        except OSError as error:
+            os.close(fd)
+            raise locks.cannot_write(path, error) from error
+        os.close(fd)
+    raise WorldError(f"{folder} holds {_MAX_NOTES} notes of locks in use", "end some of the programs that write here")
 
 
-def _words(pid: str, name: str) -> list[str]:
-    with open(f"/proc/{pid}/{name}", "rb") as raw:
-        return [os.fsdecode(word) for word in raw.read().split(b"\0")]
-
-
-def _around(folder: str) -> str:
-    """The Git directory that git finds from a folder; the root where there is none."""
-    while folder != os.path.dirname(folder):
-        dot_git = os.path.join(folder, ".git")
-        if os.path.isdir(dot_git):
-            return dot_git
-        if os.path.isfile(dot_git):  # of a linked work tree, or a Git directory that was put elsewhere
-            return os.path.join(folder, _line(dot_git).removeprefix("gitdir: "))
-        if os.path.isfile(os.path.join(folder, "HEAD")) and os.path.isdir(os.path.join(folder, "objects")):
-            return folder
-        folder = os.path.dirname(folder)
-    return folder
-
-
-def _common(git_dir: str) -> str:
-    """Where the refs are: of a linked work tree those of the main one."""
-    git_dir = os.path.realpath(git_dir)
-    pointer = os.path.join(git_dir, "commondir")
-    return os.path.realpath(os.path.join(git_dir, _line(pointer))) if os.path.isfile(pointer) else git_dir
-
-
-def _line(path: str) -> str:
-    """The one line of a small file; empty where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return os.fsdecode(file.read(4096)).strip()
-    except OSError:
-        return ""
-
-
-def maintaining(git_dir: Path) -> AbstractContextManager[int]:
-    """Alone as the maintenance of this repository; Busy at once when there is another."""
-    return locks.held(own_folder(git_dir) / "maintenance.lock")
+def _notes(git_dir: Path) -> list[Path]:
+    return sorted((git_dir / _FOLDER / _NOTES).glob("[0-9]*"))

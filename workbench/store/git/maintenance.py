@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
+from workbench.domain.errors import WorkbenchError
 from workbench.store.git import locks, process
 from workbench.store.git.doctor import is_partial, leftovers
 from workbench.store.git.refs import GitRefs
@@ -20,6 +22,7 @@ KEEP_BYTES = 32 << 20
 GRACE = "2.weeks.ago"
 DUE_PACKS = 8  # a pipeline leaves about that many
 DUE_LOOSE = 2000
+_INDEX = "objects/pack/multi-pack-index"
 _GARBAGE = 0.1  # of the packed objects: above it the large packs are rewritten too
 _REASON = "workbench: a large pack is not rewritten\n"
 
@@ -47,15 +50,15 @@ def maintain(git_dir: Path, refs: GitRefs) -> Sequence[str]:
 
 def _steps(git_dir: Path, refs: GitRefs) -> Iterator[str]:
     for path in refs.sweep():
-        yield f"removed the stale lock {path.relative_to(git_dir)}"
+        yield f"removed {path.relative_to(git_dir)}, which a git that was killed had left"
     swept = leftovers(git_dir)
     for path in swept:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     if swept:
         yield f"removed {len(swept)} temporary files of killed git programs"
-    process.run(git_dir, "pack-refs", "--all", "--no-prune")
+    _locking(git_dir, ["packed-refs"], "pack-refs", "--all", "--no-prune")
     durable.sync_folder(git_dir)  # before the files go that the refs are read from until then
-    process.run(git_dir, "pack-refs", "--all")
+    _locking(git_dir, ["packed-refs", *_loose_refs(git_dir)], "pack-refs", "--all")
     durable.sync_folder(git_dir)
     yield "packed the refs"
     if is_partial(git_dir):
@@ -75,17 +78,32 @@ def _steps(git_dir: Path, refs: GitRefs) -> Iterator[str]:
     yield _bitmap(git_dir)
 
 
+def _locking(git_dir: Path, names: Sequence[str], *arguments: str) -> None:
+    """Run a git that takes the locks of ``names``: what it leaves when it is killed is known to be ours."""
+    with closing(locks.LockNote(git_dir)) as note:
+        note.name(names)
+        done = process.attempt(git_dir, *arguments, timeout_s=3600, pass_fds=[note.fd])
+        if done.returncode >= 0:
+            note.clear()
+    if done.returncode:
+        raise process.explain(f"git {arguments[0]}", done.stderr.decode(errors="replace"))
+
+
+def _loose_refs(git_dir: Path) -> list[str]:
+    return [path.relative_to(git_dir).as_posix() for path in (git_dir / "refs").rglob("*") if path.is_file()]
+
+
 def _bitmap(git_dir: Path) -> str:
     if not any((git_dir / "objects" / "pack").glob("*.pack")):
         return "nothing is packed yet"
     if is_partial(git_dir):
-        process.run(git_dir, "multi-pack-index", "write", "--no-progress", timeout_s=3600)
+        _locking(git_dir, [_INDEX], "multi-pack-index", "write", "--no-progress")
         return "wrote the multi-pack index; a partial clone has no bitmap"
-    done = process.attempt(git_dir, "multi-pack-index", "write", "--bitmap", "--no-progress", timeout_s=3600)
-    if done.returncode == 0:
+    with suppress(WorkbenchError):
+        _locking(git_dir, [_INDEX], "multi-pack-index", "write", "--bitmap", "--no-progress")
         return "wrote the multi-pack index and its bitmap"
     # An object that a writer added since the repack is loose, so no bitmap can cover it: the next maintenance does.
-    process.run(git_dir, "multi-pack-index", "write", "--no-progress", timeout_s=3600)
+    _locking(git_dir, [_INDEX], "multi-pack-index", "write", "--no-progress")
     return "wrote the multi-pack index; its bitmap waits for the next time, because something was added meanwhile"
 
 

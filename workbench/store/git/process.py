@@ -22,7 +22,6 @@ from workbench.store.git import watchdog
 
 # On every command line of ours: durable before it is acknowledged, no hooks of whoever made the repository.
 _ALWAYS = ("-c", "core.fsync=all", "-c", "core.hooksPath=/dev/null", "-c", "gc.auto=0")
-SERVICE_MARK = "workbench.service=true"  # tells our idle services from a person's git (see ``locks``)
 
 _PROBE_BYTES = 64 << 10
 _UNWRITTEN = re.compile(r"(?:couldn't|could not|unable to) (?:write|close|set|fsync)(?: file)? '(/[^']+)'")  # no reason
@@ -63,9 +62,8 @@ def _quoted(folder: Path) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def command(git_dir: Path, *arguments: str, service: bool = False) -> list[str]:
-    marked = ("-c", SERVICE_MARK) if service else ()
-    return ["git", f"--git-dir={git_dir}", *_ALWAYS, *marked, *arguments]
+def command(git_dir: Path, *arguments: str) -> list[str]:
+    return ["git", f"--git-dir={git_dir}", *_ALWAYS, *arguments]
 
 
 def run(
@@ -88,6 +86,7 @@ def attempt(
     stdin: bytes = b"",
     env: Mapping[str, str] | None = None,
     timeout_s: float = 600.0,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[bytes]:
     """Like ``run``, for a caller that looks at the exit status itself."""
     try:
@@ -98,6 +97,7 @@ def attempt(
             cwd=git_dir,
             env=dict(env or environment()),
             timeout=timeout_s,
+            pass_fds=pass_fds,
         )
     except FileNotFoundError as error:
         raise _not_started(git_dir, error) from error
@@ -144,11 +144,14 @@ def _not_started(git_dir: Path, error: FileNotFoundError) -> WorkbenchError:
 
 
 class ServiceEnded(Exception):
-    """The child ended in the middle of a conversation; ``stderr`` is what it said. Never leaves ``workbench.store``."""
+    """The child ended in the middle of a conversation; ``stderr`` is what it said. Never leaves ``workbench.store``.
 
-    def __init__(self, stderr: str) -> None:
+    ``killed``: by a signal, so that it could not clean up."""
+
+    def __init__(self, stderr: str, *, killed: bool) -> None:
         super().__init__(stderr)
         self.stderr = stderr
+        self.killed = killed
 
 
 class Service:
@@ -157,8 +160,11 @@ class Service:
     Not for several threads at once: the owner holds a lock around a whole question and answer.
     """
 
-    def __init__(self, git_dir: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        self._command = command(git_dir, *arguments, service=True)
+    def __init__(
+        self, git_dir: Path, *arguments: str, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
+    ) -> None:
+        self._command = command(git_dir, *arguments)
+        self._pass_fds = pass_fds
         self._git_dir = git_dir
         self._env = dict(env or environment())
         self._process: subprocess.Popen[bytes] | None = None
@@ -176,6 +182,7 @@ class Service:
                     stderr=said,
                     cwd=self._git_dir,
                     env=self._env,
+                    pass_fds=self._pass_fds,
                     start_new_session=True,  # Ctrl-C is ours to handle; a ref is never left locked by it
                 )
             except FileNotFoundError as error:
@@ -243,8 +250,9 @@ class Service:
 
     def _broken(self, error: OSError) -> ServiceEnded:
         """The pipe failed: half a question or half an answer lies in it, so that the next one would be misread."""
+        process = self._process
         self.close()
-        return ServiceEnded(f"the pipe to git broke: {error.strerror}")
+        return ServiceEnded(f"the pipe to git broke: {error.strerror}", killed=_was_killed(process))
 
     def _ended(self) -> ServiceEnded:
         """What the child said before it ended."""
@@ -258,7 +266,11 @@ class Service:
             process.wait(timeout=_END_S)
         said = os.pread(self._said.fileno(), 2 * _SAID_MAX_BYTES, 0).decode(errors="replace")
         self.close()
-        return ServiceEnded(said)
+        return ServiceEnded(said, killed=_was_killed(process))
+
+
+def _was_killed(process: subprocess.Popen[bytes] | None) -> bool:
+    return process is not None and process.returncode is not None and process.returncode < 0
 
 
 def _messages() -> BinaryIO:

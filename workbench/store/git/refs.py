@@ -10,7 +10,7 @@ import errno
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from workbench.system import durable
 from workbench.system.locks import Busy, backoff
 
 ANSWER_S = 60.0  # for git to answer; it does so in milliseconds, so this is a child that hangs
-PATIENCE_S = 10.0  # for locks that others hold; covers the 1.5 s after which a stale one is removed
+PATIENCE_S = 10.0  # for locks that others hold
 
 _ID = re.compile(r"[0-9a-f]{40}\Z")
-_LOCKED = re.compile(r"Unable to create '([^']+\.lock)': File exists")
+_LOCKED = re.compile(r"(?:Unable to create '|unable to create file )([^']+(?:\.lock|packed-refs\.new))'?: File exists")
 _MAX_SYMBOLIC = 5
 _NO_WAIT = ("-c", "core.filesRefLockTimeout=0", "-c", "core.packedRefsTimeout=0")
 _NO_GUESSING = ("-c", "core.warnAmbiguousRefs=false")  # an id is not looked up as a name, in twelve places
@@ -162,28 +162,25 @@ class GitRefs:
         Conflict when an old value does not hold. Waits a bounded while for refs that others have locked, then Busy.
         """
         ordered = check_moves(moves)
-        with ExitStack() as stack:
-            updater = self._prepare(ordered, patience_s, stack)
-            try:
-                yield updater
-            finally:
-                updater.abort()
+        updater = self._prepare(ordered, patience_s)
+        try:
+            yield updater
+        finally:
+            updater.abort()
+            if not updater.has_ended:
                 with self._lock:
                     self._idle.append(updater)
 
-    def _prepare(self, moves: Sequence[RefMove], patience_s: float, stack: ExitStack) -> Updater:
+    def _prepare(self, moves: Sequence[RefMove], patience_s: float) -> Updater:
         waits = backoff(patience_s)
         while True:
             with self._lock:
                 waited = bool(self._idle)
                 updater = self._idle.pop() if waited else Updater(self._git_dir, self._folders)
-            attempt = stack.enter_context(ExitStack())
-            attempt.enter_context(locks.transaction(self._git_dir))
             try:
                 updater.prepare(moves)
                 return updater
             except process.ServiceEnded as error:
-                attempt.close()
                 if waited and not error.stderr:  # it was killed, perhaps long ago: nothing was moved
                     continue
                 self._raise_if_settled(moves, error.stderr)
@@ -194,28 +191,22 @@ class GitRefs:
             self._wait_for(locked, waits)
 
     def _wait_for(self, locked: Path | None, waits: Iterator[float]) -> None:
-        """Until the lock has gone or was removed as stale; nothing of ours is held meanwhile."""
+        """Until the lock has gone, or was removed because nobody holds it; nothing of ours is held meanwhile."""
         sighting = locks.Sighting.of(locked) if locked else None
         while next(waits, None) is not None:
-            if sighting is None or not sighting.unchanged() or locks.remove_stale(self._git_dir, [sighting]):
+            if sighting is None or not sighting.unchanged() or locks.remove_left(self._git_dir, [sighting.path]):
                 return
-        raise self._busy(locked)
+        raise self._busy(sighting)
 
     def await_unlocked(self, ref: str) -> None:
-        """Wait until nobody holds the lock of ``ref``; a stale one is removed."""
+        """Wait until nobody holds the lock of ``ref``; one that was left is removed."""
         locked = self._git_dir / f"{check_ref(ref)}.lock"
         if locked.exists():
             self._wait_for(locked, backoff(PATIENCE_S))
 
     def sweep(self) -> list[Path]:
-        """Remove the stale locks of all refs. Takes 1.5 s when there is any lock, else nothing."""
-        sightings = [s for path in locks.lock_files(self._git_dir) if (s := locks.Sighting.of(path))]
-        removed: list[Path] = []
-        waits = backoff(2 * locks.STALE_AFTER_S, most_s=0.2)
-        while sightings and next(waits, None) is not None:
-            removed += locks.remove_stale(self._git_dir, sightings)
-            sightings = [s for s in sightings if s.unchanged()]
-        return removed
+        """Remove the locks that nobody holds any more (see ``locks``)."""
+        return locks.remove_left(self._git_dir, locks.lock_files(self._git_dir))
 
     def _raise_if_settled(self, moves: Sequence[RefMove], stderr: str) -> None:
         """Say what is wrong, unless it is a lock that will go away."""
@@ -233,12 +224,13 @@ class GitRefs:
             return  # it was another value for a moment, and is back
         raise process.explain("moving refs", stderr)
 
-    def _busy(self, locked: Path | None) -> Busy:
-        others = locks.foreign_git(self._git_dir)
-        who = f" by git (pid {', '.join(map(str, others))})" if others else ""
+    def _busy(self, lock: locks.Sighting | None) -> Busy:
+        if lock is None:
+            return Busy("a ref stays locked by another git", "wait for that command to end, then repeat")
+        name = lock.path.relative_to(self._git_dir)
         return Busy(
-            f"a ref is locked{who}, and does not come free: {locked.name if locked else 'unknown'}",
-            "wait for that command to end, then repeat; `workbench doctor` removes locks that nobody holds",
+            f"{name} is {lock.age_s:.0f} s old: another git holds it, or was killed and left it",
+            f"wait for that git, then repeat; if no git is at work there: {locks.removal(lock.path)}",
         )
 
     def close(self) -> None:
@@ -254,8 +246,11 @@ class Updater:
     def __init__(self, git_dir: Path, folders: durable.Folders) -> None:
         self._git_dir = git_dir
         self._folders = folders
-        # git does not wait for locks here: we do, holding nothing, so that a stale one can be told and removed.
-        self._service = process.Service(git_dir, *_NO_WAIT, *_NO_GUESSING, "update-ref", "--stdin", "--no-deref")
+        self.has_ended = False
+        self._note = locks.LockNote(git_dir)
+        # git does not wait for locks here: we do, holding nothing, so that one that was left can be removed.
+        arguments = (*_NO_WAIT, *_NO_GUESSING, "update-ref", "--stdin", "--no-deref")
+        self._service = process.Service(git_dir, *arguments, pass_fds=[self._note.fd])
         self._prepared: Sequence[RefMove] | None = None
         self._started = False  # the next transaction is begun with the end of one, when nobody waits for it
 
@@ -270,6 +265,9 @@ class Updater:
             else:
                 lines.append(f"update {move.ref} {object_id(move.new)} {object_id(move.old)}")
         lines.append("prepare")
+        if moves:
+            packed = ["packed-refs"] if any(move.new == ZERO_ID for move in moves) else []
+            self._note.name([*(str(move.ref) for move in moves), "HEAD", *packed])
         self._ask("\n".join(lines), "start", "prepare")
         self._prepared = moves
 
@@ -303,15 +301,24 @@ class Updater:
 
     def _end(self, verb: str) -> None:
         self._ask(f"{verb}\nstart", verb)
+        self._note.clear()
         self._started = True
 
     def close(self) -> None:
+        self.has_ended = True
         self._service.close()
+        self._note.close()
 
     def _ask(self, text: str, *verbs: str) -> None:
         """Each verb is answered by ``<verb>: ok``; an answer whose write failed shows in the one after it."""
-        with self._service.bounded(ANSWER_S):
-            self._service.send(text.encode() + b"\n")
-            for verb in verbs:
-                if self._service.line() != f"{verb}: ok".encode():
-                    raise self._service.gone_wrong()
+        try:
+            with self._service.bounded(ANSWER_S):
+                self._service.send(text.encode() + b"\n")
+                for verb in verbs:
+                    if self._service.line() != f"{verb}: ok".encode():
+                        raise self._service.gone_wrong()
+        except process.ServiceEnded as error:
+            if not error.killed:
+                self._note.clear()  # it has removed its locks itself
+            self.close()
+            raise
