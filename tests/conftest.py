@@ -83,7 +83,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     from workbench.decoder import weights
     from workbench.decoder.config import DecoderConfig
     from workbench.decoder.model import Decoder
-    from workbench.inference.llama import LlamaLoader
+    from workbench.inference.quantise import quantise
     from workbench.stages.package import gguf_file
     from workbench.tokens import spm
     from workbench.tokens.tokenizer import Tokenizer
@@ -121,7 +121,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
             kind=kind,
             provenance=gguf_file.Provenance("MIT", {"model": "0" * 64}, [("alpha", "1.0.0")]),
         )
-    LlamaLoader().quantise(files[1], files[2], "Q8_0")
+    quantise(files[1], files[2], "Q8_0")
     return TinyModel(*(root / name for name in ("model", "tokenizer", "dataset", "metrics")), *files)
 
 

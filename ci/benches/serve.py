@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from workbench.domain.generation import Prompt, Sampling
-from workbench.inference.llama import LlamaLoader
+from workbench.inference.process import ProcessLoader
 
 PROMPT = "pub fn parse(input: &str) -> Result<Vec<u8>, Error> {\n    let mut "
 AIM = 1.0
@@ -48,7 +48,7 @@ def made_up(folder: Path) -> Path:
     provenance = gguf_file.Provenance("Apache-2.0")
     source = folder / "bench-F16.gguf"
     gguf_file.write(source, model=folder, tokenizer=tokenizer, name="bench", kind="F16", provenance=provenance)
-    LlamaLoader().quantise(source, folder / "bench-Q8_0.gguf", "Q8_0")
+    ProcessLoader().quantise(source, folder / "bench-Q8_0.gguf", "Q8_0")
     return folder / "bench-Q8_0.gguf"
 
 
@@ -56,7 +56,7 @@ def compare(path: Path, tokens: int, rounds: int, threads: int, temperature: flo
     """Both generate until ``tokens``; a run that ends sooner counts what it made."""
     from llama_cpp import Llama
 
-    ours = LlamaLoader().load(path, threads=threads)
+    ours = ProcessLoader().load(path, threads=threads)
     threads = int(ours.engine["n_threads"])
     theirs = Llama(
         str(path), n_ctx=ours.context, n_batch=512, n_threads=threads, n_threads_batch=threads, verbose=False

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from workbench.domain.errors import Corrupt, NotFound
 from workbench.domain.gguf import TENSOR_TYPES, Header, HostileHeader, Length, parse_header
+from workbench.inference import llama
 from workbench.inference.gguf_header import read_header
-from workbench.inference.llama import LlamaLoader
+from workbench.inference.quantise import quantise
 
 
 def string(text: str | bytes) -> bytes:
@@ -150,10 +151,10 @@ def test_llama_cpp_never_sees_a_hostile_file(tmp_path: Path) -> None:
         path = tmp_path / f"{number}.gguf"
         path.write_bytes(data)
         with pytest.raises(Corrupt, match=r"\.gguf is not a model that can be loaded: .*near byte") as caught:
-            LlamaLoader().load(path)
+            llama.load(path)
         assert caught.value.hint
         with pytest.raises(Corrupt, match="not a model that can be loaded"):
-            LlamaLoader().quantise(path, tmp_path / "out.gguf", "Q8_0")
+            quantise(path, tmp_path / "out.gguf", "Q8_0")
     assert not (tmp_path / "out.gguf").exists()
 
 
@@ -161,12 +162,12 @@ def test_a_header_within_bounds_that_is_no_llama_is_refused_by_the_loader(tmp_pa
     path = tmp_path / "other.gguf"
     path.write_bytes(file([key("general.architecture", 8, string("nonsense"))]))
     with pytest.raises(Corrupt, match=r"llama\.cpp cannot load other\.gguf: .*nonsense"):
-        LlamaLoader().load(path)
+        llama.load(path)
 
 
 def test_a_missing_file_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no such model file"):
-        LlamaLoader().load(tmp_path / "none.gguf")
+        llama.load(tmp_path / "none.gguf")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 
 from workbench.domain.errors import Corrupt, StageFailed, UserError
 from workbench.inference.gguf_header import read_header
-from workbench.inference.llama import LlamaLoader
 from workbench.inference.quantise import RECIPES, check_types, quantise
 
 
@@ -31,7 +30,7 @@ def test_the_bytes_do_not_depend_on_threads(tiny: Any, tmp_path: Path, kind: str
 
 @pytest.mark.parametrize("kind", sorted(set(RECIPES) - {"F16"}))
 def test_every_matrix_has_the_recipe_s_type_and_every_vector_is_f32(tiny: Any, tmp_path: Path, kind: str) -> None:
-    LlamaLoader().quantise(tiny.f16, tmp_path / "out.gguf", kind)
+    quantise(tiny.f16, tmp_path / "out.gguf", kind)
     types = {(len(tensor.shape) > 1, tensor.type) for tensor in read_header(tmp_path / "out.gguf").tensors}
     assert {name for matrix, name in types if matrix} <= RECIPES[kind].types
     assert {name for matrix, name in types if not matrix} == {"F32"}
@@ -57,26 +56,26 @@ def narrow_model(tiny: Any, folder: Path) -> Path:
 def test_a_silent_fallback_fails_names_the_tensors_and_leaves_nothing(tiny: Any, tmp_path: Path) -> None:
     source = narrow_model(tiny, tmp_path)
     with pytest.raises(StageFailed, match=r"Q4_K_M fell back to other types: blk\.0\.ffn_down\.weight \[320, 256\] is"):
-        LlamaLoader().quantise(source, tmp_path / "out.gguf", "Q4_K_M")
+        quantise(source, tmp_path / "out.gguf", "Q4_K_M")
     assert not list(tmp_path.glob("out*"))
 
 
 def test_what_falls_back_for_one_type_may_fit_another(tiny: Any, tmp_path: Path) -> None:
-    LlamaLoader().quantise(narrow_model(tiny, tmp_path), tmp_path / "out.gguf", "Q8_0")  # blocks of 32
+    quantise(narrow_model(tiny, tmp_path), tmp_path / "out.gguf", "Q8_0")  # blocks of 32
     check_types(read_header(tmp_path / "out.gguf"), "Q8_0")
 
 
 def test_an_unknown_kind_is_refused_with_those_that_are_known(tiny: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown quantisation 'Q3'(.|\n)*Q4_K_M"):
-        LlamaLoader().quantise(tiny.f16, tmp_path / "out.gguf", "Q3")
+        quantise(tiny.f16, tmp_path / "out.gguf", "Q3")
 
 
 def test_quantising_what_is_quantised_already_is_refused(tiny: Any, tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match=r"could not quantise tiny-Q8_0\.gguf: .*requantizing"):
-        LlamaLoader().quantise(tiny.q8, tmp_path / "out.gguf", "Q4_K_M")
+        quantise(tiny.q8, tmp_path / "out.gguf", "Q4_K_M")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_target_that_cannot_be_written_is_an_error_and_no_crash(tiny: Any, tmp_path: Path) -> None:
     with pytest.raises((StageFailed, Corrupt)):
-        LlamaLoader().quantise(tiny.f16, tmp_path / "no" / "folder" / "out.gguf", "Q8_0")
+        quantise(tiny.f16, tmp_path / "no" / "folder" / "out.gguf", "Q8_0")

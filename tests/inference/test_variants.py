@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from workbench.domain.errors import UserError
-from workbench.inference.llama import LlamaLoader
+from workbench.inference.process import ProcessLoader
 from workbench.inference.variants import NATIVE, VARIABLE, choose, chosen, libraries, scores
 
 # How far two variants may be apart, as they round activations differently: root of mean squares, against the logits'.
@@ -23,11 +23,11 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from workbench.domain.generation import Prompt, Sampling
-from workbench.inference.llama import LlamaLoader
+from workbench.inference.process import ProcessLoader
 
 folder, out = Path(sys.argv[1]), {}
 for kind in sys.argv[2:]:
-    with LlamaLoader().load(folder / f"{kind}.gguf", threads=2) as model:
+    with ProcessLoader().load(folder / f"{kind}.gguf", threads=2) as model:
         made = model.generate(Prompt("let value = "), Sampling(max_tokens=1))
         logits = model.logits(model.tokenize("let value = buffer.index(7);" * 8))
     out[kind] = {"variant": made.engine["variant"], "tokens": made.tokens, "logits": logits.tolist()}
@@ -40,7 +40,7 @@ def files(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kinds")
     os.link(tiny.f16, folder / "F16.gguf")
     for kind in ("Q8_0", "Q4_K_M"):
-        LlamaLoader().quantise(tiny.f16, folder / f"{kind}.gguf", kind)
+        ProcessLoader().quantise(tiny.f16, folder / f"{kind}.gguf", kind)
     return folder
 
 

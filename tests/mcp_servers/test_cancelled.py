@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
@@ -19,7 +19,9 @@ from mcp import Client, StdioServerParameters
 
 from workbench.domain.generation import Generation, Prompt, Sampling
 from workbench.domain.ids import ObjectId
+from workbench.inference.queue import FairQueue
 from workbench.mcp_servers.runner import build_server, http_app
+from workbench.ports.call import Call
 from workbench.rest.listening import address, listen, serve_on
 from workbench.runner.contract import find_tools
 from workbench.runner.services import VersionServices
@@ -50,13 +52,14 @@ class Held:
     """A model that is at work on "held" until it is given up, and answers anything else at once."""
 
     def __init__(self, happened: Happened) -> None:
-        self._happened = happened
+        self._happened, self._queue = happened, FairQueue()
 
-    def generate(self, prompt: Prompt, sampling: Sampling, *, check: Callable[[], None]) -> Generation:
-        self._happened.add(f"{prompt.text} began")
-        while prompt.text == "held":
-            check()
-            threading.Event().wait(0.001)
+    def generate(self, prompt: Prompt, sampling: Sampling, *, call: Call) -> Generation:
+        with self._queue.turn(call):
+            self._happened.add(f"{prompt.text} began")
+            while prompt.text == "held":
+                call.check()
+                threading.Event().wait(0.001)
         return Generation(prompt.text, (), "end", (), sampling, "")
 
     def close(self) -> None:

@@ -18,15 +18,15 @@ import openai
 import pytest
 
 from workbench.domain.generation import Generation, Prompt, Sampling
-from workbench.inference.llama import LlamaLoader
+from workbench.inference.process import ProcessLoader
 
 RELEASE = "release/tiny/v1.2.3"
 SERVER = """
 import sys
 from pathlib import Path
-from workbench.inference.llama import LlamaLoader
+from workbench.inference.process import ProcessLoader
 from workbench.rest.openai import serve
-with LlamaLoader().load(Path(sys.argv[1]), threads=1) as model:
+with ProcessLoader().load(Path(sys.argv[1]), threads=1) as model:
     serve(model, sys.argv[2], port=int(sys.argv[3]))
 """
 
@@ -55,7 +55,7 @@ def client(address: str) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture(scope="module")
 def model(tiny: Any) -> Iterator[Any]:
-    with LlamaLoader().load(tiny.q8, threads=1) as model:
+    with ProcessLoader().load(tiny.q8, threads=1) as model:
         yield model
 
 
@@ -134,19 +134,27 @@ def test_a_stop_text_ends_the_answer(address: str) -> None:
         ({"temperature": -1}, 400, "temperature"),
         ({"temperature": "hot"}, 400, "temperature"),
         ({"n": 2}, 400, "n"),
-        ({"prompt": ["a", "b"]}, 400, "prompt"),
+        ({"prompt": []}, 400, "prompt"),
+        ({"prompt": None}, 400, "prompt"),
+        ({"prompt": "x", "echo": True, "stream": True}, 400, None),
+        ({"prompt": "x", "echo": True, "suffix": "y"}, 400, None),
         ({"presence_penalty": 0.5}, 400, "presence_penalty"),
         ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
         ({"stop": ""}, 400, "stop"),
         ({"repeat_penalty": 1e-300}, 400, "repeat_penalty"),
         ({"repeat_penalty": 1e-40, "stream": True}, 400, "repeat_penalty"),
-        ({"temperature": float("nan")}, 400, "temperature"),
+        ({"temperature": float("nan")}, 400, None),
         ({"max_tokens": 10**40}, 400, None),
+        ({"max_tokens": 2**31}, 400, None),
         ({"fim_layout": "mid"}, 400, "fim_layout"),
-        ({"max_tokens": 100_000}, 400, None),
         ({"prompt": "x" * 5000}, 400, None),
         ({"prompt": "x" * 5000, "stream": True}, 400, None),
-        ({"prompt": "\ud800"}, 400, None),
+        *(({name: "a\ud800"}, 400, None) for name in ("prompt", "suffix", "model", "user", "stop", "fim_layout", "n")),
+        ({"prompt": ["a", "\udfff"]}, 400, None),
+        ({"stop": ["\udc80"], "stream": True}, 400, None),
+        ({"logit_bias": {"\ud800": 1}}, 400, None),
+        ({"\ud800": 1}, 400, None),
+        ({"stream_options": {"\ud800": 1}}, 400, None),
     ],
 )
 def test_wrong_requests_are_told_what_is_wrong(address: str, body: dict[str, Any], status: int, param: str) -> None:
@@ -169,13 +177,74 @@ def test_wrong_requests_are_told_what_is_wrong(address: str, body: dict[str, Any
         {"min_p": 1 - 2**-53},
         {"repeat_penalty": 0.1},
         {"repeat_penalty": 10},
-        {"top_k": 10**40, "seed": 2**63 - 1},
+        {"top_k": 10**18, "seed": 2**63 - 1},
         {"seed": -(2**63)},
     ],
 )
-def test_values_at_the_ends_of_what_is_allowed_are_answered(address: str, body: dict[str, Any]) -> None:
+def test_values_at_the_ends_of_what_is_allowed_are_answered(address: str, model: Any, body: dict[str, Any]) -> None:
     answer = ask(address, max_tokens=4, **body)
     assert answer.status_code == 200, answer.text
+    record = Generation.from_bytes(answer.content)
+    assert model.replay(record) == record
+
+
+def test_half_a_character_in_a_path_is_no_bug(address: str) -> None:
+    for path in ("/v1/models/%ED%A0%80", "/%ED%A0%80", "/v1/models/x?y=%ED%A0%80"):
+        answer = httpx.get(address + path, timeout=60)
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"]
+
+
+def test_null_means_not_given(address: str) -> None:
+    fields = [
+        "model", "suffix", "max_tokens", "temperature", "top_p", "seed", "stop", "stream", "stream_options", "logprobs",
+        "echo", "n", "best_of", "presence_penalty", "frequency_penalty", "logit_bias", "user", "top_k", "min_p",
+        "repeat_penalty", "fim_layout",
+    ]  # fmt: skip
+    plain = ask(address).json()
+    for given in (dict.fromkeys(fields), {"stream_options": {"include_usage": None}}):
+        answer = ask(address, **given)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["choices"] == plain["choices"]
+
+
+@pytest.mark.parametrize("max_tokens", [256, 2048, 100_000])
+def test_more_tokens_than_the_context_holds_end_with_it(address: str, max_tokens: int, model: Any) -> None:
+    answer = ask(address, max_tokens=max_tokens, temperature=2, seed=1).json()
+    assert answer["choices"][0]["finish_reason"] in ("length", "stop")
+    assert answer["usage"]["total_tokens"] <= 256
+    record = Generation.from_json(answer["workbench"]["record"])
+    assert model.replay(record) == record
+
+
+def test_several_prompts_are_answered_in_their_order_whole_and_streamed(client: openai.OpenAI) -> None:
+    options: Any = {"model": RELEASE, "seed": 2, "temperature": 1.5, "max_tokens": 12}
+    alone = [client.completions.create(prompt=prompt, **options) for prompt in ("let", "fn a")]
+    both = client.completions.create(prompt=["let", "fn a"], **options)
+    assert [choice.index for choice in both.choices] == [0, 1]
+    assert [choice.text for choice in both.choices] == [one.choices[0].text for one in alone]
+    assert both.usage is not None
+    assert both.usage.total_tokens == sum(one.usage.total_tokens for one in alone if one.usage)
+    assert len(both.model_extra["workbench"]["records"]) == 2  # type: ignore[index]
+    texts = {0: "", 1: ""}
+    for chunk in client.completions.create(prompt=["let", "fn a"], stream=True, **options):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert list(texts.values()) == [choice.text for choice in both.choices]
+
+
+def test_a_prompt_is_echoed_with_the_log_probabilities_of_its_tokens(address: str, model: Any) -> None:
+    answer = ask(address, prompt="fn aé() {}", echo=True, logprobs=1, max_tokens=0).json()
+    choice = answer["choices"][0]
+    assert choice["text"] == "fn aé() {}"
+    shown, ids = choice["logprobs"], model.tokenize("fn aé() {}")
+    assert len(shown["tokens"]) == len(shown["token_logprobs"]) == len(shown["top_logprobs"]) == len(ids)
+    scores = model.scores([1, *ids])
+    assert shown["token_logprobs"] == [score.log_probability for score in scores]
+    assert shown["text_offset"] == [len(model.text(ids[:index])) for index in range(len(ids))]
+    both = ask(address, prompt="fn a", echo=True, logprobs=1, max_tokens=3, temperature=0).json()["choices"][0]
+    assert both["text"].startswith("fn a")
+    assert len(both["logprobs"]["tokens"]) == len(model.tokenize("fn a")) + 3
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'"text"', b"[" * 100_000, b'{"prompt": NaN}'])

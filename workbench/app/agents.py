@@ -11,7 +11,7 @@ from workbench.domain.version import Bump
 
 if TYPE_CHECKING:
     from workbench.domain.generation import Generation
-    from workbench.ports.inference import LoadedModel
+    from workbench.ports.inference import LoadedModel, ModelLoader
     from workbench.ports.store import Artifact, Repository
     from workbench.runner.pin import Pinned
     from workbench.runner.services import VersionServices
@@ -31,12 +31,15 @@ def model_file(artifact: Artifact, quantisation: str = "Q8_0") -> str:
     raise NotFound(f"{artifact.tag.short} has no {quantisation} model", f"it has: {', '.join(models)}")
 
 
-def open_release(repository: Repository, artifact: Artifact, quantisation: str = "Q8_0") -> LoadedModel:
-    """The release's model, straight from its ref through the cache; no network."""
+def open_release(
+    repository: Repository, artifact: Artifact, quantisation: str = "Q8_0", *, loader: ModelLoader | None = None
+) -> LoadedModel:
+    """The release's model, straight from its ref through the cache; no network. ``loader``: one that remembers what
+    crashed before."""
     name = model_file(artifact, quantisation)
     path: Path = repository.cache.file(artifact, name)
     try:
-        return wiring.models().load(path)
+        return (loader or wiring.models()).load(path, name=f"{name} of {artifact.tag.short}")
     except Corrupt as error:  # the cache's file name is its digest: say which release it is
         raise Corrupt(f"{name} of {artifact.tag.short} cannot be opened: {error.what}", error.hint) from error
 
@@ -82,10 +85,11 @@ def serve_version(
     from workbench.runner.services import VersionServices
 
     snapshot = version.load(repository, name, commit=commit)
-    return snapshot, VersionServices(repository, snapshot, lambda pinned: _open_pinned(repository, pinned))
+    loader = wiring.models()
+    return snapshot, VersionServices(repository, snapshot, lambda pinned: _open_pinned(repository, pinned, loader))
 
 
-def _open_pinned(repository: Repository, snapshot: AgentSnapshot) -> LoadedModel:
+def _open_pinned(repository: Repository, snapshot: AgentSnapshot, loader: ModelLoader) -> LoadedModel:
     pinned = snapshot.state.release
     assert pinned is not None
     artifact = repository.artifacts.get(pinned.tag)
@@ -94,4 +98,4 @@ def _open_pinned(repository: Repository, snapshot: AgentSnapshot) -> LoadedModel
             f"{pinned.artifact} has tree {artifact.tree[:12]}, but {snapshot.version} pins {pinned.tree[:12]}",
             "the tag does not name what was pinned: fetch it again from a hub that you trust",
         )
-    return open_release(repository, artifact, snapshot.state.quantisation)
+    return open_release(repository, artifact, snapshot.state.quantisation, loader=loader)

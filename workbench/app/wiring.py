@@ -62,9 +62,9 @@ def fetcher() -> Fetcher:
 
 
 def models() -> ModelLoader:
-    from workbench.inference.llama import LlamaLoader
+    from workbench.inference.process import ProcessLoader
 
-    return LlamaLoader()
+    return ProcessLoader()
 
 
 def stage_specs() -> tuple[StageSpec, ...]:

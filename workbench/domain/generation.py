@@ -25,6 +25,15 @@ LIMITS = Limits(size_bytes=64 << 20, values=4_000_000)
 REPEAT_PENALTY_MIN, REPEAT_PENALTY_MAX = 0.1, 10.0  # beyond, the penalty alone would choose
 
 
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be written as UTF-8: it has no lone surrogate, as escapes of JSON may bring."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is chosen. ``temperature`` 0 is greedy; the seed makes the rest replayable."""
@@ -104,7 +113,7 @@ _SAMPLING = record(
     top_p=optional(number(0, 1), Sampling.top_p),
     min_p=optional(number(0, 1), Sampling.min_p),
     repeat_penalty=optional(number(REPEAT_PENALTY_MIN, REPEAT_PENALTY_MAX), Sampling.repeat_penalty),
-    seed=optional(whole(), Sampling.seed),
+    seed=optional(whole(-(1 << 63)), Sampling.seed),
     max_tokens=optional(whole(most=(1 << 31) - 1), Sampling.max_tokens),
     stop=optional(items(text(), most=1000), ()),
 )

@@ -1,15 +1,16 @@
-"""The model port over llama.cpp: completion and fill-in-the-middle, seeded, streamed and replayable.
+"""A model over llama.cpp in this process: completion and fill-in-the-middle, seeded, streamed and replayable.
+
+For the model's own process (``host``) and the trial in the sandbox alone; everybody else asks ``process``.
 
 A generation starts from an empty cache and computes its prompt in fixed chunks, so the same prompt and sampling give
-the same tokens whatever was asked before. Not here: HTTP, refs.
+the same tokens whatever was asked before. Not here: threads, queues.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,38 +22,40 @@ from workbench.domain.generation import Generation, Prompt, Sampling
 from workbench.inference import sampler
 from workbench.inference.gguf_header import read_header
 from workbench.inference.native import CHUNK, NativeModel, Settings, library_version
-from workbench.inference.quantise import quantise
 from workbench.inference.text import TextStream
 from workbench.inference.variants import chosen
-from workbench.ports.inference import Check, OnText
+from workbench.ports.inference import OnText, Score
+
+Check = Callable[[], None]
 
 MAX_THREADS = 64
 _BLANK = "\u2581"
 
 
-class LlamaLoader:
-    """``ports.inference.ModelLoader``."""
+def _never() -> None:
+    """Nobody gives it up."""
 
-    def load(self, gguf: Path, *, context: int = 0, threads: int = 0, exact: bool = False) -> LlamaModel:
-        """Open a GGUF after checking its header's bounds. ``context`` 0: the model's own, at most 8192."""
-        if context < 0 or threads < 0:
-            raise UserError("context and threads cannot be negative", "use 0 for the model's own and the machine's own")
-        read_header(gguf)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        settings = Settings(context=context, threads=min(threads or cores, MAX_THREADS), exact=exact)
-        return LlamaModel(gguf, NativeModel(gguf, settings))
 
-    def quantise(self, source: Path, target: Path, kind: str) -> None:
-        read_header(source)
-        quantise(source, target, kind)
+def _ignore(text: str) -> None:
+    """Nobody listens."""
+
+
+def load(gguf: Path, *, context: int = 0, threads: int = 0, exact: bool = False) -> LlamaModel:
+    """Open a GGUF after checking its header's bounds. ``context`` 0: the model's own, at most 8192."""
+    if context < 0 or threads < 0:
+        raise UserError("context and threads cannot be negative", "use 0 for the model's own and the machine's own")
+    read_header(gguf)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    settings = Settings(context=context, threads=min(threads or cores, MAX_THREADS), exact=exact)
+    return LlamaModel(gguf, NativeModel(gguf, settings))
 
 
 class LlamaModel:
-    """``ports.inference.LoadedModel``. Safe to share between threads: one call runs at a time."""
+    """For one thread. ``check`` is called before each token and each chunk of a prompt; what it raises ends
+    the work."""
 
     def __init__(self, path: Path, native: NativeModel) -> None:
         self._path, self._native = path, native
-        self._lock = threading.Lock()
         self._pieces: dict[int, bytes] = {}
 
     def __enter__(self) -> LlamaModel:
@@ -62,12 +65,15 @@ class LlamaModel:
         self.close()
 
     def close(self) -> None:
-        with self._lock:
-            self._native.close()
+        self._native.close()
 
     @property
     def context(self) -> int:
         return self._native.n_ctx
+
+    @property
+    def vocabulary(self) -> int:
+        return self._native.n_vocab
 
     @cached_property
     def sha256(self) -> str:
@@ -88,13 +94,9 @@ class LlamaModel:
             "cache": "F32" if settings.exact else "F16",
         }
 
-    def tokenize(self, text: str) -> Sequence[int]:
+    def tokenize(self, text: str) -> list[int]:
         """As the model's own tokenizer does it, without begin and end, control text not parsed. SentencePiece writes a
         blank as U+2581; a U+2581 in the text itself is encoded as its bytes, so that it does not come back as one."""
-        with self._lock:
-            return self._ids(text)
-
-    def _ids(self, text: str) -> list[int]:
         native = self._opened()
         if _BLANK not in text or not native.is_sentencepiece:
             return native.tokenize(_encoded(text))
@@ -113,25 +115,37 @@ class LlamaModel:
         return [texts[name] for name in names] if all(name in texts for name in names) else []
 
     def text(self, tokens: Sequence[int]) -> str:
-        with self._lock:
-            return b"".join(self._piece(token) for token in tokens).decode("utf-8", "replace")
+        return b"".join(self._piece(token) for token in tokens).decode("utf-8", "replace")
 
-    def logits(self, tokens: Sequence[int]) -> Any:
-        """numpy float32 [len(tokens), vocab], computed in one batch. UserError for more tokens than the context."""
-        with self._lock:
-            native = self._opened()
-            self._check_tokens(tokens)
-            return native.logits(tokens)
+    def pieces(self) -> list[bytes]:
+        """The bytes that each token of the vocabulary spells."""
+        return [self._piece(token) for token in range(self._opened().n_vocab)]
+
+    def logits(self, tokens: Sequence[int], check: Check = _never) -> Iterator[Any]:
+        """numpy float32 [some of the tokens, vocab], chunk by chunk, each valid until the next. UserError for more
+        tokens than the context."""
+        native = self._opened()
+        self._check_tokens(tokens)
+        for rows in native.logits(tokens):
+            check()
+            yield rows
+
+    def scores(self, tokens: Sequence[int], top: int, check: Check = _never) -> Iterator[Score]:
+        """Of each token but the first: its log probability, and those of the ``top`` likeliest."""
+        at = 0
+        for rows in self.logits(tokens, check):
+            wanted = tokens[at + 1 : at + 1 + len(rows)]
+            at += len(rows)
+            for row, token in zip(rows, wanted, strict=False):  # nothing follows the last
+                yield sampler.score(row, token, top)
 
     def generate(
-        self, prompt: Prompt, sampling: Sampling, on_text: OnText | None = None, *, check: Check | None = None
+        self, prompt: Prompt, sampling: Sampling, on_text: OnText = _ignore, *, check: Check = _never
     ) -> Generation:
-        """Completion, or fill-in-the-middle when the prompt has a suffix. An exception of ``on_text`` or ``check`` ends
-        it."""
-        with self._lock:
-            return self._run(self._prompt_tokens(prompt), sampling, on_text, check)
+        """Completion, or fill-in-the-middle when the prompt has a suffix."""
+        return self._run(self._prompt_tokens(prompt), sampling, on_text, check)
 
-    def replay(self, record: Generation) -> Generation:
+    def replay(self, record: Generation, *, check: Check = _never) -> Generation:
         """Generate once more from a record. UserError when it is another model's or needs other settings."""
         if record.model_sha256 != self.sha256:
             raise UserError(
@@ -145,8 +159,7 @@ class LlamaModel:
                     f"the record was made with {key} {record.engine.get(key)!r}, the model is open with {own[key]!r}",
                     "open it with the record's settings",
                 )
-        with self._lock:
-            return self._run(tuple(record.prompt_tokens), record.sampling)
+        return self._run(tuple(record.prompt_tokens), record.sampling, _ignore, check)
 
     def _opened(self) -> NativeModel:
         if self._native.closed:
@@ -157,7 +170,7 @@ class LlamaModel:
         native = self._opened()
         self._check_length(prompt.text + (prompt.suffix or ""))
         begin = [] if native.begin is None else [native.begin]
-        text = self._ids(prompt.text)
+        text = self.tokenize(prompt.text)
         if prompt.suffix is None:
             return tuple(begin + text)
         ids = native.fim
@@ -166,7 +179,7 @@ class LlamaModel:
         layout = {"psm": layouts.psm, "spm": layouts.spm}.get(prompt.layout)
         if layout is None:
             raise UserError(f"unknown layout {prompt.layout!r}", "use psm or spm")
-        suffix = self._ids(prompt.suffix)
+        suffix = self.tokenize(prompt.suffix)
         return tuple(begin + layout(text, suffix, pre=ids.pre, suf=ids.suf, mid=ids.mid))
 
     def _check_length(self, text: str) -> None:
@@ -206,24 +219,17 @@ class LlamaModel:
         if not all(0 <= token < self._native.n_vocab for token in tokens):
             raise UserError("a token id is outside the vocabulary", f"ids are 0 to {self._native.n_vocab - 1}")
 
-    def _run(
-        self, prompt: tuple[int, ...], sampling: Sampling, on_text: OnText | None = None, check: Check | None = None
-    ) -> Generation:
+    def _run(self, prompt: tuple[int, ...], sampling: Sampling, on_text: OnText, check: Check) -> Generation:
         native = self._opened()
         sampler.check(sampling)
         self._check_tokens(prompt)
-        if len(prompt) + sampling.max_tokens > self.context:
-            raise UserError(
-                f"a prompt of {len(prompt)} tokens and {sampling.max_tokens} new ones are more than the context's "
-                f"{self.context}",
-                f"ask for at most {self.context - len(prompt)} new tokens, or shorten the prompt",
-            )
         native.start_over()
         stream = TextStream(sampling.stop)
         tokens: list[int] = []
         finish = "length"
         fed: Sequence[int] = prompt
-        while len(tokens) < sampling.max_tokens:
+        room = min(sampling.max_tokens, self.context - len(prompt))
+        while len(tokens) < room:
             logits = self._feed(fed, check)
             token = sampler.choose(logits, sampling, len(tokens), (*prompt, *tokens))
             if self._ends(token):
@@ -240,12 +246,11 @@ class LlamaModel:
             finish = "stop"
         return Generation(stream.text, tuple(tokens), finish, prompt, sampling, self.sha256, self.engine)
 
-    def _feed(self, tokens: Sequence[int], check: Check | None) -> Any:
+    def _feed(self, tokens: Sequence[int], check: Check) -> Any:
         """The logits after ``tokens``; asked before each chunk, as a long prompt may take minutes."""
         logits = None
         for at in range(0, len(tokens), CHUNK):
-            if check is not None:
-                check()
+            check()
             logits = self._native.feed(tokens[at : at + CHUNK])
         return logits
 
@@ -267,6 +272,6 @@ def _encoded(text: str) -> bytes:
         raise UserError("the text is not valid Unicode (a lone surrogate)", "send UTF-8") from error
 
 
-def _tell(on_text: OnText | None, text: str) -> None:
-    if on_text is not None and text:
+def _tell(on_text: OnText, text: str) -> None:
+    if text:
         on_text(text)

@@ -11,7 +11,7 @@ import ctypes
 import os
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,16 +28,26 @@ from workbench.inference.variants import NATIVE, chosen
 
 CHUNK = 512  # tokens of a prompt that are computed at once: fixed, so that results never depend on history
 CONTEXT_LIMIT = 8192  # tokens, where nobody asks for more: a model's own may be 128 k, and its cache gigabytes
+_NO_MEMORY = ("allocate", "bad_alloc", "out of memory")
 _WARNING, _ERROR = 3, 4  # ggml's numbers (llama_cpp's own table is one behind)
 
 _messages: deque[tuple[int, str]] = deque(maxlen=20)
+_listeners: list[Callable[[str], None]] = []
 _open: weakref.WeakSet[NativeModel] = weakref.WeakSet()
 
 
 @c.llama_log_callback  # type: ignore[untyped-decorator]
 def _keep_log(level: int, text: bytes, _user: ctypes.c_void_p) -> None:
-    if level in (_WARNING, _ERROR):
-        _messages.append((level, text.decode("utf-8", "replace").strip()))
+    said = text.decode("utf-8", "replace").strip() if level in (_WARNING, _ERROR) else ""
+    if said:
+        _messages.append((level, said))
+    for listener in _listeners:
+        listener(said)
+
+
+def listen(listener: Callable[[str], None]) -> None:
+    """Call ``listener`` at each message of llama.cpp: with a warning's or an error's text, else with nothing."""
+    _listeners.append(listener)
 
 
 @cache
@@ -94,8 +104,9 @@ class NativeModel:
 
         self.settings = settings
         with complaints() as heard:
-            self._model = c.llama_model_load_from_file(str(path).encode(), _model_params())
+            self._model = c.llama_model_load_from_file(os.fsencode(path), _model_params())
         if not self._model:
+            check_memory(heard)
             raise Corrupt(
                 f"llama.cpp cannot load {path.name}: {reason(heard)}", "fetch the file again and compare its sha256"
             )
@@ -113,6 +124,7 @@ class NativeModel:
             self._ctx = c.llama_init_from_model(self._model, _context_params(self.n_ctx, settings))
         if not self._ctx:
             self.close()
+            check_memory(heard)
             raise WorldError(
                 f"no context of {self.n_ctx} tokens for {path.name}: {reason(heard)}",
                 "free some memory, or take a model with a shorter context",
@@ -192,12 +204,13 @@ class NativeModel:
             self._decode(tokens[at : at + CHUNK], every=False)
         return np.ctypeslib.as_array(c.llama_get_logits_ith(self._ctx, -1), shape=(self.n_vocab,))
 
-    def logits(self, tokens: Sequence[int]) -> Any:
-        """float32 [len(tokens), vocab] of a fresh context, in one batch; a copy."""
+    def logits(self, tokens: Sequence[int]) -> Iterator[Any]:
+        """float32 [up to CHUNK, vocab] for each chunk of the tokens, from a fresh context; valid until the next."""
         self.start_over()
-        self._decode(tokens, every=True)
-        flat = np.ctypeslib.as_array(c.llama_get_logits(self._ctx), shape=(len(tokens), self.n_vocab))
-        return flat.copy()
+        for at in range(0, len(tokens), CHUNK):
+            chunk = tokens[at : at + CHUNK]
+            self._decode(chunk, every=True)
+            yield np.ctypeslib.as_array(c.llama_get_logits(self._ctx), shape=(len(chunk), self.n_vocab))
 
     def _decode(self, tokens: Sequence[int], *, every: bool) -> None:
         count = len(tokens)
@@ -209,6 +222,7 @@ class NativeModel:
         with complaints() as heard:
             status = int(c.llama_decode(self._ctx, batch))
         if status:
+            check_memory(heard)
             raise WorldError(
                 f"llama.cpp could not go on (status {status}): {reason(heard)}",
                 "shorten the prompt, or free some memory",
@@ -225,14 +239,20 @@ def _model_params() -> Any:
 def _context_params(n_ctx: int, settings: Settings) -> Any:
     params = c.llama_context_default_params()
     params.n_ctx = n_ctx
-    params.n_batch = n_ctx  # ``logits`` is one batch, whatever its length; prompts go in chunks
-    params.n_ubatch = min(CHUNK, n_ctx)
+    params.n_batch = params.n_ubatch = min(CHUNK, n_ctx)
     params.n_seq_max = 1
     params.n_threads = params.n_threads_batch = settings.threads
     params.flash_attn_type = 0  # off: it moves logits by 5e-3
     params.type_k = params.type_v = 0 if settings.exact else 1  # F32 or F16
     params.no_perf = True
     return params
+
+
+def check_memory(heard: Sequence[str]) -> None:
+    """MemoryError where what llama.cpp complained of is that it got no memory."""
+    short = [text for text in heard if any(word in text.lower() for word in _NO_MEMORY)]
+    if short:
+        raise MemoryError(short[0])
 
 
 def reason(heard: Sequence[str]) -> str:

@@ -40,6 +40,7 @@ def quantise(source: Path, target: Path, kind: str, *, threads: int = 0) -> None
     """Write ``target`` as ``kind``; nothing is left of it when it fails."""
     if kind not in RECIPES:
         raise UserError(f"unknown quantisation {kind!r}", f"known are {', '.join(RECIPES)}")
+    read_header(source)
     partial = target.with_name(target.name + ".partial")
     try:
         _write(source, partial, RECIPES[kind].file_type, threads or os.cpu_count() or 1)
@@ -71,8 +72,9 @@ def _write(source: Path, target: Path, file_type: int, threads: int) -> None:
     params.nthread = threads
     params.ftype = file_type
     with native.complaints() as heard:
-        status = int(c.llama_model_quantize(str(source).encode(), str(target).encode(), params))
+        status = int(c.llama_model_quantize(os.fsencode(source), os.fsencode(target), params))
     if status:
+        native.check_memory(heard)
         raise StageFailed(
             f"llama.cpp could not quantise {source.name}: {native.reason(heard)}", "start from an F16 or F32 file"
         )

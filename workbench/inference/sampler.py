@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from workbench.domain.errors import Corrupt, UserError
-from workbench.domain.generation import REPEAT_PENALTY_MAX, REPEAT_PENALTY_MIN, Sampling
+from workbench.domain.generation import REPEAT_PENALTY_MAX, REPEAT_PENALTY_MIN, Sampling, is_unicode
+from workbench.ports.inference import Score
 
 PENALTY_WINDOW = 64  # tokens that the repeat penalty looks back on
 _COLDEST = 1e-200  # a lower temperature chooses the same, and a float32 divided by this is still a number
@@ -32,13 +33,24 @@ def check(sampling: Sampling) -> None:
             "repeat_penalty",
             f"between {REPEAT_PENALTY_MIN:g} and {REPEAT_PENALTY_MAX:g}; 1 is off",
         ),
-        (sampling.max_tokens >= 0, "max_tokens", "0 or more"),
+        (0 <= sampling.max_tokens < 1 << 31, "max_tokens", "0 or more, and a number of 31 bits"),
         (len(sampling.stop) <= 16, "stop", "at most 16 strings"),
         (all(0 < len(stop) <= 1024 for stop in sampling.stop), "stop", "strings of 1 to 1024 characters"),
+        (all(map(is_unicode, sampling.stop)), "stop", "valid Unicode, without lone surrogates"),
     )
     for holds, name, allowed in rules:
         if not holds:
             raise UserError(f"{name} {getattr(sampling, name)!r} cannot be used", f"{name} is {allowed}")
+
+
+def score(logits: Any, token: int, top: int) -> Score:
+    """How likely ``token`` was, before sampling's cuts, and which ``top`` tokens were likeliest. ``logits``: float32
+    [vocab]."""
+    values = np.asarray(logits, dtype=np.float64)
+    values = values - values.max()
+    logs = values - np.log(np.exp(values).sum())
+    best = _candidates(logs, top) if top else ()
+    return Score(float(logs[token]), [(int(other), float(logs[other])) for other in best])
 
 
 def uniform(seed: int, step: int) -> float:

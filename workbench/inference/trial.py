@@ -13,8 +13,8 @@ from pathlib import Path
 
 from workbench.domain.errors import WorkbenchError
 from workbench.domain.generation import Prompt, Sampling
+from workbench.inference import llama
 from workbench.inference.gguf_header import read_header
-from workbench.inference.llama import LlamaLoader
 
 CONTEXT = 64  # tokens: enough for the prompt, and the cache of the largest model stays small
 PROMPT = "fn main() {"
@@ -26,7 +26,7 @@ def try_model(path: Path) -> tuple[int, ...]:
     header = read_header(path)
     own = header.metadata.get(f"{header.architecture}.context_length")
     context = min(CONTEXT, own) if isinstance(own, int) and own > 0 else CONTEXT
-    with LlamaLoader().load(path, context=context, threads=2) as model:
+    with llama.load(path, context=context, threads=2) as model:
         return tuple(model.generate(Prompt(PROMPT), Sampling(temperature=0.0, max_tokens=1)).tokens)
 
 

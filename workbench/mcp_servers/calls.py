@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from workbench.domain.errors import WorldError
+from workbench.ports.call import Call
 
 T = TypeVar("T")
 MAX_RUNNING = 64
@@ -27,16 +28,16 @@ class Calls:
         self._free = threading.BoundedSemaphore(limit)
         self._limit = limit
 
-    async def run(self, function: Callable[[threading.Event], T]) -> T:
+    async def run(self, function: Callable[[Call], T], client: str = "") -> T:
         """What ``function`` gives, or its exception; one that would end the program (SystemExit, KeyboardInterrupt, an
-        engine's panic) as a RuntimeError. WorldError when too many calls run already. ``function`` is given an event
-        that is set when the call is cancelled."""
+        engine's panic) as a RuntimeError. WorldError when too many calls run already. ``function`` is given
+        the call, which is cancelled when nobody waits for it any more."""
         if not self._free.acquire(blocking=False):
             raise WorldError(f"{self._limit} calls are running already", "try again later; start it anew if they hang")
         made: Future[T] = Future()
         made.set_running_or_notify_cancel()
-        gone = threading.Event()
-        work = functools.partial(contextvars.copy_context().run, function, gone)
+        call = Call(client)
+        work = functools.partial(contextvars.copy_context().run, function, call)
         try:
             threading.Thread(target=self._settle, args=(made, work), name="tool", daemon=True).start()
         except RuntimeError as error:  # the system gives no more threads
@@ -45,7 +46,7 @@ class Calls:
         try:
             return await asyncio.wrap_future(made)
         except asyncio.CancelledError:
-            gone.set()
+            call.cancel()
             raise
 
     def _settle(self, made: Future[T], work: Callable[[], T]) -> None:

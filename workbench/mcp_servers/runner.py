@@ -6,6 +6,7 @@ Every answer carries its provenance: ``{"result": …, "version": …, "release"
 from __future__ import annotations
 
 import functools
+import sys
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mcp.server import MCPServer
@@ -17,23 +18,24 @@ from mcp.types import ToolAnnotations
 from opentelemetry import trace
 from pydantic import BaseModel, Field
 
-from workbench.domain.errors import WorkbenchError
+from workbench.domain.errors import NativeCrash, WorkbenchError
 from workbench.mcp_servers.calls import Calls
 from workbench.runner import arguments
 from workbench.sdk import services as sdk_services
 
 if TYPE_CHECKING:
-    import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from starlette.applications import Starlette
 
+    from workbench.ports.call import Call
     from workbench.runner.contract import Tool
     from workbench.runner.version import AgentSnapshot
     from workbench.sdk.services import Services
 
 T = TypeVar("T")
 MAX_ANSWER = 4 << 20  # bytes of JSON: as much as a request may have, and far more than an agent can read
+_CONTEXT = "mcp context"  # no argument of a tool is called so
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _EVERYWHERE = frozenset({"0.0.0.0", "::"})  # addresses to listen on, and the names of no machine
 
@@ -110,7 +112,7 @@ def _served(tool: Tool, call: Callable[..., Any]) -> ServedTool:
         parameters=dict(tool.input_schema),
         fn_metadata=_AsGiven(arg_model=ArgModelBase, output_model=output, output_schema=schema),
         is_async=True,
-        context_kwarg=None,
+        context_kwarg=_CONTEXT,
         annotations=ToolAnnotations(read_only_hint=tool.info.read_only, open_world_hint=False),
     )
 
@@ -118,15 +120,18 @@ def _served(tool: Tool, call: Callable[..., Any]) -> ServedTool:
 def _traced(tool: Tool, snapshot: AgentSnapshot, services: Services, calls: Calls) -> Callable[..., Any]:
     """The tool's function, bound to its version, answering with provenance."""
 
-    def work(given: dict[str, Any], gone: threading.Event) -> Any:
-        with sdk_services.bind(services, gone):
+    def work(given: dict[str, Any], asked: Call) -> Any:
+        with sdk_services.bind(services, asked):
             return tool.function(**arguments.read(tool, given))
 
     async def call(**given: Any) -> Any:
+        client = _client(given.pop(_CONTEXT).headers or {})
         try:
-            result = await calls.run(functools.partial(work, given))
+            result = await calls.run(functools.partial(work, given), client)
         except WorkbenchError as error:
-            raise ToolError(str(error)) from error
+            if isinstance(error, NativeCrash):
+                print(error, file=sys.stderr)  # with its log, which names places of this machine
+            raise ToolError("\n  ".join(filter(None, (error.what, error.hint)))) from error
         context = trace.get_current_span().get_span_context()
         answer = Answer[tool.signature.return_annotation](  # type: ignore[name-defined]
             result=result,
@@ -140,3 +145,8 @@ def _traced(tool: Tool, snapshot: AgentSnapshot, services: Services, calls: Call
         return answer
 
     return call
+
+
+def _client(headers: Mapping[str, str]) -> str:
+    """Who asks, as far as a request tells: the model's queue takes clients in turn. Over stdio there is one."""
+    return "\n".join(headers.get(name, "") for name in ("authorization", "user-agent", "mcp-session-id"))

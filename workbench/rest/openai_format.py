@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from workbench.domain.canonical import digest_of
+from workbench.domain.errors import UserError
 from workbench.domain.generation import REPEAT_PENALTY_MAX, REPEAT_PENALTY_MIN, Generation, Prompt, Sampling
-from workbench.ports.inference import LoadedModel
+from workbench.ports.call import Call
+from workbench.ports.inference import LoadedModel, Score
 
+MAX_PROMPTS = 32
 DONE = b"data: [DONE]\n\n"
 Stop = Annotated[str, Field(min_length=1, max_length=1024)]
 
@@ -34,21 +36,21 @@ class CompletionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     model: str = ""
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
     suffix: str | None = None
-    max_tokens: Annotated[int, Field(ge=0)] | None = 16
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
-    stream: bool | None = False
-    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=0)] = 16
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] = Field(default_factory=list)
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
-    echo: Literal[False] | None = False
-    n: Literal[1] | None = 1
-    best_of: Literal[1] | None = 1
-    presence_penalty: Literal[0] | Annotated[float, Field(ge=0, le=0)] | None = 0
-    frequency_penalty: Literal[0] | Annotated[float, Field(ge=0, le=0)] | None = 0
+    echo: bool = False
+    n: Literal[1] = 1
+    best_of: Literal[1] = 1
+    presence_penalty: Literal[0] | Annotated[float, Field(ge=0, le=0)] = 0
+    frequency_penalty: Literal[0] | Annotated[float, Field(ge=0, le=0)] = 0
     logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
     user: str = ""
     top_k: Annotated[int, Field(ge=0)] = 0
@@ -56,26 +58,44 @@ class CompletionRequest(BaseModel):
     repeat_penalty: Annotated[float, Field(ge=REPEAT_PENALTY_MIN, le=REPEAT_PENALTY_MAX)] = 1.0
     fim_layout: Literal["psm", "spm"] = "psm"
 
-    def to_prompt(self) -> Prompt:
-        text = self.prompt if isinstance(self.prompt, str) else self.prompt[0]
-        return Prompt(text, self.suffix, self.fim_layout)
+    @classmethod
+    def read(cls, given: Any) -> CompletionRequest:
+        """From plain values, in which null means not given. ValidationError for anything else."""
+        if isinstance(given, dict):
+            given = {name: _without_nulls(value) for name, value in given.items() if value is not None}
+        return cls.model_validate(given)
+
+    def to_prompts(self) -> list[Prompt]:
+        """UserError for what cannot be asked for together."""
+        if self.echo and (self.stream or self.suffix is not None):
+            raise UserError("echo is for whole answers without a suffix", "leave out echo, or stream and suffix")
+        texts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
+        return [Prompt(text, self.suffix, self.fim_layout) for text in texts]
 
     def to_sampling(self) -> Sampling:
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return Sampling(
-            temperature=1.0 if self.temperature is None else float(self.temperature),
+            temperature=float(self.temperature),
             top_k=self.top_k,
-            top_p=1.0 if self.top_p is None else float(self.top_p),
+            top_p=float(self.top_p),
             min_p=float(self.min_p),
             repeat_penalty=float(self.repeat_penalty),
-            seed=self.seed or 0,
-            max_tokens=16 if self.max_tokens is None else self.max_tokens,
-            stop=tuple(stop),
+            seed=self.seed,
+            max_tokens=self.max_tokens,
+            stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop),
         )
 
 
-def models(release: str) -> dict[str, Any]:
-    return {"object": "list", "data": [model_entry(release)]}
+def _without_nulls(value: Any) -> Any:
+    return {name: each for name, each in value.items() if each is not None} if isinstance(value, dict) else value
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The answer to one prompt. ``echo``: the prompt's text, where it is to come first."""
+
+    made: Generation
+    log_probabilities: dict[str, Any] | None
+    echo: str = ""
 
 
 def model_entry(release: str) -> dict[str, Any]:
@@ -84,7 +104,8 @@ def model_entry(release: str) -> dict[str, Any]:
 
 def completion_id(release: str, request: CompletionRequest) -> str:
     """The same for the same request to the same release, as the answer is."""
-    asked = [release, request.to_prompt().__dict__, request.to_sampling().to_json()]
+    prompts = [prompt.__dict__ for prompt in request.to_prompts()]
+    asked = [release, *prompts, request.to_sampling().to_json()]
     return f"cmpl-{digest_of(asked)[:24]}"
 
 
@@ -96,24 +117,26 @@ class Envelope:
     id: str
     created_s: int
 
-    def whole(self, made: Generation, log_probabilities: dict[str, Any] | None) -> dict[str, Any]:
-        return {**self._last(made, made.text, log_probabilities), "usage": _usage(made)}
+    def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        shown = [_last(index, choice, choice.echo + choice.made.text) for index, choice in enumerate(choices)]
+        return {**self._with_records(choices), "choices": shown, "usage": _usage(choices)}
 
-    def piece(self, text: str) -> bytes:
-        """One event of a stream: new text."""
-        return event({**self._common(), "choices": [_choice(text, None, None)]})
+    def piece(self, index: int, text: str) -> bytes:
+        """One event of a stream: new text of one choice."""
+        return event({**self._common(), "choices": [_choice(index, text, None, None)]})
 
-    def end(self, made: Generation, log_probabilities: dict[str, Any] | None, usage: bool) -> bytes:
-        """The events that end a stream, with the record."""
-        events = event(self._last(made, "", log_probabilities))
+    def end(self, choices: Sequence[Choice], usage: bool) -> bytes:
+        """The events that end a stream, with the records."""
+        shown = [_last(index, choice, "") for index, choice in enumerate(choices)]
+        events = event({**self._with_records(choices), "choices": shown})
         if usage:
-            events += event({**self._common(), "choices": [], "usage": _usage(made)})
+            events += event({**self._common(), "choices": [], "usage": _usage(choices)})
         return events + DONE
 
-    def _last(self, made: Generation, text: str, log_probabilities: dict[str, Any] | None) -> dict[str, Any]:
-        finish = "length" if made.finish == "length" else "stop"
-        record = {"release": self.release, "record": made.to_json()}
-        return {**self._common(), "choices": [_choice(text, log_probabilities, finish)], "workbench": record}
+    def _with_records(self, choices: Sequence[Choice]) -> dict[str, Any]:
+        records = [choice.made.to_json() for choice in choices]
+        told = {"record": records[0]} if len(records) == 1 else {"records": records}
+        return {**self._common(), "workbench": {"release": self.release, **told}}
 
     def _common(self) -> dict[str, Any]:
         return {
@@ -130,32 +153,45 @@ def event(body: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
 
 
-def log_probabilities(model: LoadedModel, made: Generation, top: int) -> dict[str, Any]:
-    """Of the generated tokens under the model, before sampling's cuts, computed once more in one batch."""
-    tokens = list(made.tokens)
+def log_probabilities(model: LoadedModel, made: Generation, top: int, echo: bool, call: Call) -> dict[str, Any]:
+    """Of the generated tokens under the model, before sampling's cuts, computed once more; with ``echo`` of the
+    prompt's tokens as well. What begins every prompt spells nothing and is not shown."""
+    tokens = [*made.prompt_tokens, *made.tokens]
     shown: dict[str, Any] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-    if not tokens:
+    start = len(made.prompt_tokens) if not echo else 0 if model.text(tokens[:1]) else 1
+    if start == len(tokens):
         return shown
-    start = len(made.prompt_tokens) - 1
-    logits = np.asarray(model.logits([*made.prompt_tokens, *tokens])[start:-1], dtype=np.float64)
-    logits -= logits.max(axis=1, keepdims=True)
-    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    for index, token in enumerate(tokens):
-        best: Sequence[int] = np.argsort(-logs[index], kind="stable")[:top].tolist()
-        shown["text_offset"].append(len(model.text(tokens[:index])))
+    scores = [None, *model.scores(tokens, top=top, call=call)]  # nothing comes before the first
+    offset = 0
+    unfinished: list[int] = []
+    for token, score in zip(tokens[start:], scores[start:], strict=True):
+        shown["text_offset"].append(offset + len(model.text(unfinished)))
         shown["tokens"].append(model.text([token]))
-        shown["token_logprobs"].append(float(logs[index, token]))
-        likeliest: dict[str, float] = {}
-        for other in best:  # tokens of the same text (single bytes of a character, say): the likelier one stands
-            likeliest.setdefault(model.text([other]), float(logs[index, other]))
-        shown["top_logprobs"].append(likeliest)
+        shown["token_logprobs"].append(score.log_probability if score else None)
+        shown["top_logprobs"].append(_likeliest(model, score) if score else None)
+        unfinished.append(token)
+        if not (text := model.text(unfinished)).endswith("\ufffd"):  # no character is left in halves
+            offset, unfinished = offset + len(text), []
     return shown
 
 
-def _choice(text: str, log_probabilities: dict[str, Any] | None, finish: str | None) -> dict[str, Any]:
-    return {"index": 0, "text": text, "logprobs": log_probabilities, "finish_reason": finish}
+def _likeliest(model: LoadedModel, score: Score) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for token, logarithm in score.likeliest:  # of tokens with the same text (bytes of a character) the likelier stands
+        found.setdefault(model.text([token]), logarithm)
+    return found
 
 
-def _usage(made: Generation) -> dict[str, int]:
-    prompt, new = len(made.prompt_tokens), len(made.tokens)
+def _last(index: int, choice: Choice, text: str) -> dict[str, Any]:
+    finish = "length" if choice.made.finish == "length" else "stop"
+    return _choice(index, text, choice.log_probabilities, finish)
+
+
+def _choice(index: int, text: str, log_probabilities: dict[str, Any] | None, finish: str | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": log_probabilities, "finish_reason": finish}
+
+
+def _usage(choices: Sequence[Choice]) -> dict[str, int]:
+    prompt = sum(len(choice.made.prompt_tokens) for choice in choices)
+    new = sum(len(choice.made.tokens) for choice in choices)
     return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}

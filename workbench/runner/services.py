@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 from workbench.domain.errors import NotFound, WorldError
 from workbench.domain.generation import Generation, Prompt, Sampling
-from workbench.ports.inference import Check, LoadedModel
+from workbench.ports.call import Cancelled
+from workbench.ports.inference import LoadedModel
 from workbench.ports.store import Repository
 from workbench.refactor import search as structural
 from workbench.runner.version import AgentSnapshot
 from workbench.sdk.answers import Completion, Matches
-from workbench.sdk.services import is_gone
+from workbench.sdk.services import current_call
 
 MAX_FILES = 5000
-LOOK_S = 0.1  # how often a call that waits for the model looks whether somebody still waits for it
 
 
 class VersionServices:
-    """Answers ``workbench.sdk`` for one snapshot. The model is opened on first use and shared by all calls, one at a
-    time: llama.cpp keeps one context. A call that nobody waits for any more is given up, at work and in line."""
+    """Answers ``workbench.sdk`` for one snapshot. The model is opened on first use and shared by all calls, whose turn
+    its queue says. A call that nobody waits for any more is given up, at work and in line."""
 
     def __init__(
         self, repository: Repository, snapshot: AgentSnapshot, open_model: Callable[[AgentSnapshot], LoadedModel]
@@ -32,8 +30,7 @@ class VersionServices:
         self._snapshot = snapshot
         self._open_model = open_model
         self._model: LoadedModel | None = None
-        self._lock = threading.Lock()
-        self._ending = threading.Event()
+        self._lock = threading.Lock()  # for opening and closing
 
     def complete(self, prompt: str, *, max_tokens: int | None, seed: int | None) -> Completion:
         return self._generate(Prompt(prompt), max_tokens, seed)
@@ -51,25 +48,17 @@ class VersionServices:
         return found.model_copy(update={"outcome": "truncated", "detail": f"not searched: {left_out[0]}"})
 
     def close(self) -> None:
-        """Close the model; the answer that is being made and those that wait for their turn are given up first."""
-        self._ending.set()
+        """Close the model; calls that are at work with it and in line end. Another call opens it again."""
         with self._lock:
             if self._model is not None:
                 self._model.close()
                 self._model = None
-            self._ending = threading.Event()  # calls from before keep theirs: none of them opens the model again
 
-    @contextmanager
-    def _turn(self) -> Iterator[Check]:
-        """The model for one call alone, and what that call has to ask at each of its steps."""
-        check = partial(_check, self._ending)
-        while not self._lock.acquire(timeout=LOOK_S):
-            check()
-        try:
-            check()
-            yield check
-        finally:
-            self._lock.release()
+    def _opened(self) -> LoadedModel:
+        with self._lock:
+            if self._model is None:
+                self._model = self._open_model(self._snapshot)
+            return self._model
 
     def _generate(self, prompt: Prompt, max_tokens: int | None, seed: int | None) -> Completion:
         if self._snapshot.state.release is None:
@@ -79,10 +68,10 @@ class VersionServices:
             sampling = replace(sampling, max_tokens=max(1, min(max_tokens, 4096)))
         if seed is not None:
             sampling = replace(sampling, seed=seed)
-        with self._turn() as check:
-            if self._model is None:
-                self._model = self._open_model(self._snapshot)
-            made: Generation = self._model.generate(prompt, sampling, check=check)
+        try:
+            made: Generation = self._opened().generate(prompt, sampling, call=current_call())
+        except Cancelled:
+            raise _cancelled() from None
         finish = "stop" if made.finish == "stop" else "length" if made.finish == "length" else "end"
         return Completion(
             text=made.text,
@@ -96,9 +85,10 @@ class VersionServices:
         """Path and text of the version's files in a language; into ``left_out`` goes what is not read, and why."""
         endings = structural.LANGUAGES.get(language, ())
         objects = self._repository.objects
-        ending = self._ending
+        call = current_call()
         for number, entry in enumerate(objects.walk(self._snapshot.commit)):
-            _check(ending)
+            if call.is_cancelled:
+                raise _cancelled()
             if number >= MAX_FILES:
                 left_out.append(f"what comes after the first {MAX_FILES} files")
                 return
@@ -110,9 +100,5 @@ class VersionServices:
             yield entry.path, objects.read_blob(entry.id).decode("utf-8", errors="replace")
 
 
-def _check(ending: threading.Event) -> None:
-    """WorldError where the call is to be given up."""
-    if ending.is_set():
-        raise WorldError("the Runner is ending", "ask again when it runs")
-    if is_gone():
-        raise WorldError("the call was cancelled", "nobody waits for its answer")
+def _cancelled() -> WorldError:
+    return WorldError("the call was cancelled", "nobody waits for its answer")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
 from workbench.domain.errors import UserError
+from workbench.ports.call import Call
 from workbench.sdk.answers import Completion, Matches
 
 
@@ -23,25 +23,24 @@ class Services(Protocol):
 
 
 _bound: ContextVar[Services | None] = ContextVar("workbench_services", default=None)
-_gone: ContextVar[threading.Event | None] = ContextVar("workbench_gone", default=None)
+_call: ContextVar[Call | None] = ContextVar("workbench_call", default=None)
 
 
 @contextmanager
-def bind(services: Services, gone: threading.Event | None = None) -> Iterator[None]:
-    """Answer the SDK's functions with ``services`` inside this block and the calls it makes. ``gone`` is set once
-    nobody waits for the call any more: the services then give it up."""
-    token, token_gone = _bound.set(services), _gone.set(gone)
+def bind(services: Services, call: Call | None = None) -> Iterator[None]:
+    """Answer the SDK's functions with ``services`` inside this block and the calls it makes. ``call`` says for whom,
+    and is cancelled once nobody waits for it any more: the services then give it up."""
+    token, token_call = _bound.set(services), _call.set(call)
     try:
         yield
     finally:
         _bound.reset(token)
-        _gone.reset(token_gone)
+        _call.reset(token_call)
 
 
-def is_gone() -> bool:
-    """Whether nobody waits for the call that asks."""
-    gone = _gone.get()
-    return gone is not None and gone.is_set()
+def current_call() -> Call:
+    """The call that asks; outside of any, one that nobody cancels."""
+    return _call.get() or Call()
 
 
 def current() -> Services:
