@@ -144,13 +144,13 @@ def pushes(trial: Trial, count: int) -> None:
 
 
 def deletions(trial: Trial, count: int) -> None:
-    """A branch that was packed and moved since; then it is deleted, or moved on."""
+    """A branch that was packed, or not, and moved since; then it is deleted, and the folder that it was alone in."""
     for number in range(count):
-        ref = f"refs/heads/gone-{number % 2}/{number}"
+        ref = f"refs/heads/gone-{number}/deep/{number}"
         for part in ("a", "b"):
             commit = commit_in(trial.clone, f"{number} {part}")
             run("git", "push", "--quiet", "-o", "ci.skip", "hub", f"HEAD:{ref}", cwd=trial.clone)
-            if part == "a":
+            if part == "a" and number % 2:
                 run("git", f"--git-dir={trial.hub}", "-c", "core.fsync=all", "pack-refs", "--all")
         trial.expect(f"moved {number}", {ref: commit})
         with GitRepository(trial.hub) as repository:
@@ -222,8 +222,9 @@ def unbundles(trial: Trial, count: int) -> None:
         with GitRepository(other.with_suffix(".git")) as repository:
             name = release(repository, trial.disk.place.parent, number, Kind.TOKENIZER)
         workbench("bundle", bundle, name, "--repo", other.with_suffix(".git"))
-        workbench("unbundle", bundle, "--repo", trial.hub)
-        assert f"refs/tags/{name}" in refs_of(trial.hub)
+        before = refs_of(trial.hub)
+        workbench("unbundle", bundle, *(["--trust"] if number % 2 else []), "--repo", trial.hub)
+        assert before != refs_of(trial.hub)
         trial.expect(f"unbundle {number}", refs_of(trial.hub))
 
 

@@ -64,6 +64,13 @@ def sync_folder(folder: Path) -> None:
     _sync(folder)
 
 
+def sync_folders(folders: Iterable[Path]) -> None:
+    """One that is gone has no names."""
+    for folder in folders:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            sync_folder(folder)
+
+
 def sync_tree(folder: Path) -> None:
     """All files and folders in a new folder, and its name."""
     for place, _, names in os.walk(folder, topdown=False):

@@ -173,12 +173,13 @@ class GitRefs:
 
     def _prepare(self, moves: Sequence[RefMove], patience_s: float) -> Updater:
         waits = backoff(patience_s)
+        folders = list(dict.fromkeys(self._holding(moves)))
         while True:
             with self._lock:
                 waited = bool(self._idle)
-                updater = self._idle.pop() if waited else Updater(self._git_dir, self._folders)
+                updater = self._idle.pop() if waited else Updater(self._git_dir)
             try:
-                updater.prepare(moves)
+                updater.prepare(moves, folders)
                 return updater
             except process.ServiceEnded as error:
                 if waited and not error.stderr:  # it was killed, perhaps long ago: nothing was moved
@@ -189,6 +190,22 @@ class GitRefs:
                 updater.close()
                 raise
             self._wait_for(locked, waits)
+
+    def _holding(self, moves: Sequence[RefMove]) -> Iterator[Path]:
+        """The folders that hold the names of these refs, for git syncs files alone: up to the first that is there
+        already, and of a ref that is deleted all, for git removes the empty ones. First that of ``packed-refs``, where
+        its older value must not come back when its file is gone."""
+        deleted = [move for move in moves if move.new == ZERO_ID]
+        if deleted:
+            yield self._git_dir
+        for move in deleted:
+            yield from (self._git_dir / folder for folder in Path(str(move.ref)).parents if folder.name)
+        for move in moves:
+            folder = (self._git_dir / str(move.ref)).parent
+            yield folder
+            while not folder.is_dir():
+                folder = folder.parent
+                yield folder
 
     def _wait_for(self, locked: Path | None, waits: Iterator[float]) -> None:
         """Until the lock has gone, or was removed because nobody holds it; nothing of ours is held meanwhile."""
@@ -243,18 +260,16 @@ class GitRefs:
 class Updater:
     """One ``git update-ref --stdin``: one transaction at a time, any number one after the other."""
 
-    def __init__(self, git_dir: Path, folders: durable.Folders) -> None:
-        self._git_dir = git_dir
-        self._folders = folders
+    def __init__(self, git_dir: Path) -> None:
         self.has_ended = False
         self._note = locks.LockNote(git_dir)
         # git does not wait for locks here: we do, holding nothing, so that one that was left can be removed.
         arguments = (*_NO_WAIT, *_NO_GUESSING, "update-ref", "--stdin", "--no-deref")
         self._service = process.Service(git_dir, *arguments, pass_fds=[self._note.fd])
-        self._prepared: Sequence[RefMove] | None = None
+        self._prepared: Sequence[Path] | None = None  # the folders whose names it changes
         self._started = False  # the next transaction is begun with the end of one, when nobody waits for it
 
-    def prepare(self, moves: Sequence[RefMove]) -> None:
+    def prepare(self, moves: Sequence[RefMove], folders: Sequence[Path]) -> None:
         lines = [] if self._started else ["start"]
         self._started = False
         for move in moves:
@@ -269,29 +284,21 @@ class Updater:
             packed = ["packed-refs"] if any(move.new == ZERO_ID for move in moves) else []
             self._note.name([*(str(move.ref) for move in moves), "HEAD", *packed])
         self._ask("\n".join(lines), "start", "prepare")
-        self._prepared = moves
+        self._prepared = folders
 
     def commit(self) -> None:
         """All moves are on disk when it returns; an error says that some may not be."""
-        moves, self._prepared = self._prepared, None
-        assert moves is not None
+        folders, self._prepared = self._prepared, None
+        assert folders is not None
         try:
             self._end("commit")
         except process.ServiceEnded as error:
             raise process.explain("moving refs", error.stderr) from error
         try:
-            self._folders.sync(self._named_in(moves))
+            durable.sync_folders(folders)
         except OSError as error:
             said = f"the refs have moved, but their folders cannot be synced: {error.strerror}"
             raise Unsynced(said, "check the disk") from error
-
-    def _named_in(self, moves: Sequence[RefMove]) -> Iterator[Path]:
-        """The folders that hold the names of these refs, for git syncs files alone. First that of ``packed-refs``:
-        where a packed ref was deleted, its older value there must not come back when its file is gone."""
-        if any(move.new == ZERO_ID for move in moves):
-            yield self._git_dir
-        for move in moves:
-            yield from (self._git_dir / folder for folder in Path(str(move.ref)).parents if folder.name)
 
     def abort(self) -> None:
         if self._prepared is not None:
