@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -144,3 +145,18 @@ def test_one_tokenizer_parameter_runs_what_follows_it_and_nothing_before(built) 
     assert newest["dataset/rust"] == "dataset/rust/v1.0.0"
     reason = built.run("runs", "show", run["id"]).stdout
     assert "vocab_size" in reason
+
+
+def test_with_a_compiler_that_does_not_work_evaluation_reports_without_it_and_the_plan_says_so(built, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """rustup's stand-in for rustc, without a toolchain: the training was done in vain."""
+    (tmp_path / "rustc").write_text("#!/bin/sh\necho 'error: rustup could not choose a version of rustc' >&2\nexit 1\n")
+    (tmp_path / "rustc").chmod(0o755)
+    path = f"{tmp_path}:{built.environment['PATH']}"
+    here = dataclasses.replace(built, environment={**built.environment, "PATH": path})
+    only = ("run", "--only", "evaluate", "--force")
+    assert "nothing is compiled: rustc cannot be used: rustup could not choose" in here.run(*only, "--dry-run").stdout
+    said = here.run(*only).stdout
+    assert "compile checks are refused: rustc cannot be used: rustup could not choose" in said
+    assert "1 made" in said
+    (found,) = [finding for finding in here.json("doctor") if finding["what"].startswith("rustc")]
+    assert (found["severity"], found["fix"]) == ("warning", "rustup default stable")
