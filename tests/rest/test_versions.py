@@ -178,6 +178,12 @@ def test_what_is_not_there_is_said_with_a_hint(client: httpx.Client, path: str, 
         ({"host": "testserver"}, 421),
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}, 403),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"sec-fetch-site": "same-origin"}, 200),
+        ({"sec-fetch-site": "none", "sec-fetch-mode": "navigate"}, 200),
+        ({"origin": "http://localhost:3000", "sec-fetch-site": "cross-site"}, 200),
     ],
 )
 def test_only_this_machine_s_names_and_pages_are_answered(

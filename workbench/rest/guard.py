@@ -1,7 +1,7 @@
-"""What every request must pass before a route sees it: a known Host (421), no foreign Origin (403), JSON alone (415).
+"""What every request must pass before a route sees it: a known Host (421), no foreign site (403), JSON alone (415).
 
-A browser cannot forge either header, so a page from elsewhere reaches nothing here, not even by rebinding its name to
-127.0.0.1. Not here: who may ask (there are no users on loopback) and how much (the routes count bytes as they read).
+A page cannot forge Host, Origin and Sec-Fetch-Site, so one from elsewhere reaches nothing here: not by rebinding its
+name to 127.0.0.1, and not by an image or a link whose answer it could not read. Not here: who may ask (there are no users on loopback) and how much (the routes count bytes as they read).
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class Guard:
                 "this server is not known under that Host: ask it as 127.0.0.1, or start it with --host ADDRESS",
                 "wrong_host",
             )
-        if any(_name(origin) not in self._hosts for origin in origins):
+        # A page's images, scripts and links come without an Origin; of those, browsers say where they come from.
+        site = "" if origins else headers.get("sec-fetch-site", "none").strip().lower()
+        if any(_name(origin) not in self._hosts for origin in origins) or site not in ("", "none", "same-origin"):
             return self._refuse(403, "requests from other sites are refused", "foreign_origin")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["method"] == "POST" and not self._read_only and kind != "application/json":
