@@ -1,7 +1,8 @@
 """What every request must pass before a route sees it: a known Host (421), no foreign site (403), JSON alone (415).
 
 A page cannot forge Host, Origin and Sec-Fetch-Site, so one from elsewhere reaches nothing here: not by rebinding its
-name to 127.0.0.1, and not by an image or a link whose answer it could not read. Not here: who may ask (there are no users on loopback) and how much (the routes count bytes as they read).
+name to 127.0.0.1, and not by an image or a link whose answer it could not read. Not here: who may ask (there are no
+users on loopback) and how much (the routes count bytes as they read).
 """
 
 from __future__ import annotations
