@@ -36,7 +36,9 @@ def test_words_that_are_no_text_are_recorded_as_question_marks(cli: Any, tmp_pat
         pass
     odd = tmp_path / "caf\udce9.jsonl"
     (tmp_path / "a.jsonl").rename(odd)
-    done = cli(tmp_path / "hub.git", "import", str(odd), "--name", "x", "--license", "MIT", "--origin", "\udcff")
+    done = cli(
+        tmp_path / "hub.git", "import", str(odd), "--name", "x", "--license", "MIT", "--origin", "\udcff", "--trust"
+    )
     assert done.returncode == 0, done.stderr
     shown = cli(tmp_path / "hub.git", "show", "dataset/x").stdout
     assert '"file": "caf?.jsonl"' in shown
