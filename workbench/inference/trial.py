@@ -13,7 +13,7 @@ from pathlib import Path
 
 from workbench.domain.errors import WorkbenchError
 from workbench.domain.generation import Prompt, Sampling
-from workbench.inference import llama
+from workbench.inference import llama, native
 from workbench.inference.gguf_header import read_header
 
 CONTEXT = 64  # tokens: enough for the prompt, and the cache of the largest model stays small
@@ -31,8 +31,9 @@ def try_model(path: Path) -> tuple[int, ...]:
 
 
 def main(arguments: list[str]) -> int:
-    print(READY, flush=True)
     try:
+        native.start()  # what fails before ``ready`` is the fault of this installation, not of the file
+        print(READY, flush=True)
         print(json.dumps({"tokens": try_model(Path(arguments[0]))}))
     except WorkbenchError as error:
         print(error.what, file=sys.stderr)

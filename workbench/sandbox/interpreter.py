@@ -26,6 +26,7 @@ _ENVIRONMENT = (
     f"PYTHONPATH=/in/{INSIDE}/packages", f"LD_LIBRARY_PATH=/in/{INSIDE}/python/lib", "PYTHONDONTWRITEBYTECODE=1",
     "PYTHONNOUSERSITE=1", "PYTHONUTF8=1", "PYTHONFAULTHANDLER=1", "OMP_NUM_THREADS=2", "OPENBLAS_NUM_THREADS=1",
 )  # fmt: skip
+_FORCED = ("WORKBENCH_LLAMA_VARIANT",)  # who forces it means every process
 
 
 def lay_out(folder: Path, modules: Sequence[str]) -> tuple[str, ...]:
@@ -33,7 +34,8 @@ def lay_out(folder: Path, modules: Sequence[str]) -> tuple[str, ...]:
     how the job's command begins: what follows are arguments of ``python -P``."""
     for source in _packages(modules):
         put(source, folder / "packages" / source.name)
-    return ("/usr/bin/env", *_ENVIRONMENT, _interpreter(folder), "-P")
+    forced = [f"{name}={os.environ[name]}" for name in _FORCED if name in os.environ]
+    return ("/usr/bin/env", *_ENVIRONMENT, *forced, _interpreter(folder), "-P")
 
 
 def _interpreter(folder: Path) -> str:

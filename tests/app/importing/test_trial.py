@@ -175,3 +175,12 @@ def test_a_larger_model_may_take_longer_and_more_memory() -> None:
     assert small.memory_bytes < large.memory_bytes
     assert large.memory_bytes >= trial.BASE_BYTES + (16 << 30)
     assert 60 <= small.wall_s < large.wall_s < 600
+
+
+@pytest.mark.usefixtures("confined")
+def test_a_variant_that_is_forced_is_the_one_that_tries_and_a_wrong_one_is_not_the_files_fault(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORKBENCH_LLAMA_VARIANT", "z80")
+    with pytest.raises(WorldError, match="cannot be started in the sandbox: WORKBENCH_LLAMA_VARIANT=z80"):
+        in_sandbox(tiny.q8)
