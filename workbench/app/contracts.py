@@ -15,6 +15,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+import workbench
 from workbench.app import wiring
 from workbench.domain.contract import ANSWER, MAX_WHY, ContractRecord, read_answer
 from workbench.domain.errors import Corrupt, ToolMissing, UserError, WorldError
@@ -25,7 +26,6 @@ from workbench.ports.sandbox import Job, Limits, Outcome, Sandbox, SandboxResult
 from workbench.ports.store import Repository
 from workbench.runner import source
 from workbench.sandbox import interpreter
-from workbench.system.temporary import temporary_folder
 
 LIMITS = Limits(
     wall_s=30.0, cpu_s=10, memory_bytes=1 << 30, file_bytes=1 << 20, processes=16, tmp_bytes=16 << 20,
@@ -33,7 +33,6 @@ LIMITS = Limits(
 )  # fmt: skip
 READY = b"ready\n"  # as the job says it
 _JOB = "workbench.runner.contract_job"
-_MODULES = ("pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions")
 
 
 def contract_of(
@@ -85,13 +84,15 @@ def compute(
         packed = source.packed(repository.objects, tree)
     except UserError as error:
         return _none(tree, error.what)
-    with temporary_folder("contract") as folder:
-        folder.chmod(0o755)  # the sandbox is another user
-        python = interpreter.lay_out(folder / "run", _MODULES)
-        folders: Mapping[str, Path] = {interpreter.INSIDE: folder / "run"}
-        limits = replace(LIMITS, wall_s=wall_s)
-        result = sandbox.run(Job(argv=(*python, "-m", _JOB), folders=folders, stdin=packed, limits=limits))
-    return _judged(tree, result, wall_s)
+    job = Job(
+        argv=("python", "-P", "-m", _JOB),
+        python=("pydantic",),
+        folders={"house/workbench": Path(workbench.__file__).parent},
+        environment={"PYTHONPATH": f"{interpreter.PACKAGES}:/in/house"},
+        stdin=packed,
+        limits=replace(LIMITS, wall_s=wall_s),
+    )
+    return _judged(tree, sandbox.run(job), wall_s)
 
 
 def _judged(tree: ObjectId, result: SandboxResult, wall_s: float) -> ContractRecord:
