@@ -82,11 +82,19 @@ def test_each_fault_is_a_crash_also_when_a_shell_tells_of_it(number: signal.Sign
         assert "crashed" in crash.what
 
 
+def test_a_stack_of_one_thread_alone_is_read_as_well() -> None:
+    code = "import ctypes, faulthandler; faulthandler.enable(all_threads=False); ctypes.string_at(0)"
+    crash = read_crash(*end_of(code), step="complete", library="llama.cpp", hint="look there")
+    assert crash is not None
+    assert (crash.crashed, crash.hint) == ("llama.cpp in complete", "look there")
+    assert "string_at" in crash.log[-2]
+
+
 def test_what_somebody_ended_has_not_crashed_by_itself() -> None:
     crash = read_crash(*end_of("import os; os.kill(os.getpid(), 15)"), step="train")
     assert crash is not None
     assert crash.what == "train was ended (SIGTERM)"
-    killed = read_crash(-9, [], step="train")
+    killed = read_crash(-9, [], step="train", hint="after a fault alone")
     assert killed is not None
     assert "dmesg" in killed.hint
 

@@ -322,6 +322,7 @@ def test_a_native_crash_is_told_with_its_place_its_input_and_the_log_before_it(t
     assert first.endswith(" in count crashed (SIGSEGV) on raw/toy/v1.0.0")
     assert rest[0] == "  | weights loaded"
     assert "Segmentation fault" in rest[1]
+    assert "  the command of this stage, or a library that it uses, is at fault" in rest
     assert any("in crashing" in line for line in rest)
     assert rest[-1] == f"  the whole log: workbench runs tail {record.id}"
     assert b"Segmentation fault" in (toy.repository.runs.read(record.id, log_path("count")) or b"")

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 
 from workbench.domain.errors import NO_ANSWER, OUT_OF_MEMORY, NativeCrash, signal_name
 
-_FATAL, _CURRENT = "Fatal Python error: ", "Current thread "
+_FATAL = "Fatal Python error: "
+_CURRENT = ("Current thread ", "Stack (most recent call first)")  # of all threads, or of one alone
 _FRAME = re.compile(r'\s+File "(?P<path>[^"]*)", line (?P<line>\d+) in (?P<function>\S+)')
 _INSTALLED = re.compile(r"/(?:site-|dist-|run/)packages/(?!workbench\b)(?P<library>[A-Za-z0-9_]+)")
 _MEMORY = re.compile(
@@ -44,7 +45,7 @@ def read_crash(
 
     ``exit_code`` is negative for a signal, or 128 and a fault's number where a shell or a sandbox told it.
     ``library``: what ran in it, where only one can have crashed. ``memory_ran_out``: the kernel ended processes for it
-    meanwhile.
+    meanwhile. ``hint``: what to do after a fault.
     """
     number = -exit_code if exit_code < 0 else exit_code - 128
     if exit_code < 0 or number in (*_FAULTS, _SIGKILL, _SIGXCPU):
@@ -55,7 +56,8 @@ def read_crash(
         return None
     stack = _stack(log)
     crashed = f"{library} in {step}" if library else _what(stack, step)
-    return NativeCrash(crashed, ended, given=given, log=_shown(log, stack), hint=hint)
+    is_fault = number in _FAULTS and ended != OUT_OF_MEMORY
+    return NativeCrash(crashed, ended, given=given, log=_shown(log, stack), hint=hint if is_fault else "")
 
 
 def _ended_by(number: int, log: Sequence[str], memory_ran_out: bool) -> str:

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 from workbench.domain import errors
-from workbench.domain.errors import NO_ANSWER, OUT_OF_MEMORY, NativeCrash, signal_name
+from workbench.domain.crash import read_crash
+from workbench.domain.errors import NO_ANSWER, OUT_OF_MEMORY, NativeCrash
 from workbench.inference import frames
 from workbench.ports.call import Call, Cancelled
 
 LOG_LINES = 40
 LOG_LINE_BYTES = 1000
 END_S = 10.0  # in which a killed process is gone, but for a disk that does not answer
-_KILLED = "the kernel ends what takes too much memory (see `dmesg`); else somebody ended this process"
 
 _ENDINGS = {"done", "error", "cancelled", "no_memory"}
 
@@ -96,7 +96,7 @@ class Child:
             code = self.end()
             if not begun:
                 raise Unbegun(code)
-            raise _crash(crashed, code, given, self._log)
+            raise _crash(do, code, given, self._log)
         if "no_memory" in last:
             self.end()
             raise NativeCrash(crashed, OUT_OF_MEMORY, given=given, log=[*self._log, last["no_memory"]])
@@ -104,7 +104,7 @@ class Child:
 
     def account(self, do: str, code: int) -> NativeCrash:
         """Of a process that ended by itself, before it was asked or while it started."""
-        return _crash(f"llama.cpp in {do}", code, "", self._log)
+        return _crash(do, code, "", self._log)
 
     def kill(self) -> None:
         """From any thread: whoever asks it hears that it has ended."""
@@ -148,12 +148,10 @@ def _read(last: dict[str, Any]) -> Any:
     return last["done"]
 
 
-def _crash(crashed: str, code: int, given: str, log: Iterable[str]) -> NativeCrash:
+def _crash(do: str, code: int, given: str, log: Iterable[str]) -> NativeCrash:
     said = list(log)
-    if any(word in line for line in said for word in ("bad_alloc", "MemoryError")):
-        return NativeCrash(crashed, OUT_OF_MEMORY, given=given, log=said)
-    ended = signal_name(-code) if code < 0 else f"exit code {code}"
-    return NativeCrash(crashed, ended, given=given, log=said, hint=_KILLED if ended == "SIGKILL" else "")
+    crash = read_crash(code, said, step=do, library="llama.cpp", given=given)
+    return crash or NativeCrash(f"llama.cpp in {do}", f"exit code {code}", given=given, log=said)
 
 
 def _keep(stream: IO[bytes], log: deque[str]) -> None:

@@ -84,11 +84,16 @@ def read_result(step: Path, stage: str) -> StageResult:
     return replace(result, breaks=_text(result.breaks))
 
 
-def failure(step: Path, stage: str, ended: Ended, log: Sequence[str], given: str) -> StageFailed | NativeCrash:
-    """Why a stage process failed, in its own words where it left any; ``log`` is the end of what it wrote."""
+def failure(
+    step: Path, stage: str, ended: Ended, log: Sequence[str], given: str, *, hint: str = ""
+) -> StageFailed | NativeCrash:
+    """Why a stage process failed, in its own words where it left any; ``log`` is the end of what it wrote, ``hint``
+    what to do after a fault."""
     told = _told(step)
     if not told:
-        crash = read_crash(ended.exit_code, log, step=stage, given=given, memory_ran_out=ended.memory_ran_out)
+        crash = read_crash(
+            ended.exit_code, log, step=stage, given=given, memory_ran_out=ended.memory_ran_out, hint=hint
+        )
         last = f": {_text(ended.last_error).strip()}" if ended.last_error else ""
         return crash or StageFailed(f"{stage} ended with exit code {ended.exit_code}{last}")
     what, hint = _text(told.what), _text(told.hint)

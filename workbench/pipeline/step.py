@@ -234,7 +234,12 @@ class StepRun:
             raise Stopped
         if ended.exit_code != 0:
             given = ", ".join(each.artifact.tag.short for each in self.plan.inputs if each.artifact)
-            raise failure(self.folder, stage, ended, list(log), given)
+            hint = (
+                "the command of this stage, or a library that it uses, is at fault"
+                if self.plan.use.spec.command
+                else ""
+            )
+            raise failure(self.folder, stage, ended, list(log), given, hint=hint)
         result = read_result(self.folder, stage)
         count = check_files(self.output, stage)
         if not count and self.plan.use.spec.makes is not None:

@@ -103,7 +103,7 @@ class SandboxResult:
         log = (self.stdout + self.stderr).decode(errors="replace").splitlines()
         if self.outcome in (Outcome.TIMEOUT, Outcome.MEMORY):
             ended = NO_ANSWER if self.outcome is Outcome.TIMEOUT else OUT_OF_MEMORY
-            return NativeCrash(f"{library} in {step}" if library else step, ended, given=given, log=log, hint=hint)
+            return NativeCrash(f"{library} in {step}" if library else step, ended, given=given, log=log)
         return read_crash(self.exit_code, log, step=step, library=library, given=given, hint=hint)
 
 
