@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,34 @@ def test_a_stage_that_is_given_too_little_memory_is_told_as_that(tiny: Any, tmp_
         return
     assert account.ended == OUT_OF_MEMORY, account
     assert "memory" in account.hint
+
+
+@pytest.fixture
+def small_group() -> Iterator[Path]:
+    """A control group with 12 MiB of memory, which the kernel defends by killing."""
+    for base, limit in (
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+        (Path("/sys/fs/cgroup"), "memory.max"),
+    ):
+        group = base / f"workbench-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            if (group / limit).exists():
+                (group / limit).write_text(str(12 << 20))
+                yield group
+                return
+        finally:
+            group.rmdir()
+    pytest.skip("no control group can be made here")
+
+
+def test_a_stage_that_the_kernel_ends_for_memory_ran_out_of_it(tiny: Any, tmp_path: Path, small_group: Path) -> None:
+    account = crashed(tmp_path, tiny.dataset, lambda pid: None, limit=f"echo $$ >{small_group}/cgroup.procs")
+    assert isinstance(account, NativeCrash), account
+    assert account.what == "tokenizer ran out of memory on dataset/tiny/v1.0.0"
 
 
 def test_a_limit_of_processor_time_is_told_as_no_answer(tiny: Any, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from workbench.domain.action import ActionParts, Change
 from workbench.domain.errors import NotFound, ToolMissing, UserError
 from workbench.domain.refs import Kind
 from workbench.domain.stage import StageSpec
+from workbench.hub.planning import describe
 from workbench.inference.variants import libraries, scores
 from workbench.pipeline.environment import environment_of, instruction_set
 from workbench.pipeline.plan import Mode, Planner
@@ -171,6 +172,7 @@ def test_the_plan_says_what_a_step_does_without_a_program_before_anything_runs(t
     assert count.notes == ("does without no-such-tool: it is not installed (apt-get install no-such-tool)",)
     assert count.why.endswith(count.notes[0])
     assert count.to_json()["notes"] == list(count.notes)
+    assert any(count.notes[0] in line for line in describe(planner.plan())), "a push is told as well"
 
 
 def test_a_run_that_would_fail_for_want_of_a_program_does_not_begin(toy) -> None:
