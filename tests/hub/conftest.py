@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,22 +22,22 @@ import pytest
 from workbench.app.hub_host import install_hub, open_hub
 from workbench.app.wiring import open_repository
 from workbench.domain.ids import Ulid
+from workbench.domain.ledger import Entry
 from workbench.domain.run import RunRecord, State
 from workbench.hub import runs
-from workbench.hub.backlog import pending_in
 from workbench.hub.context import Hub
-from workbench.hub.queue import PendingPush
+from workbench.hub.queue import waiting
 from workbench.hub.worker import Worker, only_worker, pending_pushes
 from workbench.ports.store import Repository
 
 ZERO = "0" * 40
+WORKBENCH = f"{shlex.quote(sys.executable)} -P -m workbench.cli.entry"
 ENV = {
     **{k: v for k, v in os.environ.items() if not k.startswith("GIT_")},
     "GIT_AUTHOR_NAME": "alice",
     "GIT_AUTHOR_EMAIL": "alice@localhost",
     "GIT_COMMITTER_NAME": "alice",
     "GIT_COMMITTER_EMAIL": "alice@localhost",
-    "WORKBENCH_PUSHER": "alice",
     "WORKBENCH_HUB_IDLE_S": "600",  # no process of a hub ends by itself in a test, however slow the machine is
 }
 
@@ -114,13 +115,11 @@ class HubUnderTest:
         self.git("commit", "-q", "--allow-empty", "-m", message)
         return self.git("rev-parse", "HEAD")
 
-    def push(self, *arguments: str, pusher: str = "alice") -> Pushed:
-        done = subprocess.run(
-            ["git", "-C", str(self.clone), "push", "hub", *arguments],
-            capture_output=True,
-            text=True,
-            env={**ENV, "WORKBENCH_PUSHER": pusher},
-        )
+    def push(self, *arguments: str, pusher: str = "") -> Pushed:
+        """As the hub's owner, or as somebody who comes by an entrance."""
+        entrance = [f"--receive-pack={WORKBENCH} receive-pack --as {shlex.quote(pusher)}"] if pusher else []
+        command = ["git", "-C", str(self.clone), "push", *entrance, "hub", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=ENV)
         return Pushed(done.returncode == 0, " ".join(done.stderr.split()))
 
     def edit(self, files: Mapping[str, str], message: str = "edit") -> str:
@@ -166,7 +165,7 @@ class HubUnderTest:
     def settle(self) -> None:
         """Until the worker has dealt with every push, and moves no ref any more."""
         with open_repository(self.path) as repository:
-            until(lambda: not pending_in(repository))
+            until(lambda: not waiting(repository))
 
     def process(self, role: str) -> int:
         try:
@@ -238,7 +237,7 @@ class Desk:
     def cancel(self, run: Ulid) -> RunRecord:
         return runs.cancel_run(self.repository, run)
 
-    def waiting(self) -> list[PendingPush]:
+    def waiting(self) -> list[Entry]:
         return list(pending_pushes(self.host))
 
     def runs(self) -> list[RunRecord]:

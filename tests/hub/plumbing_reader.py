@@ -106,11 +106,12 @@ def artifact(ref: str, tag: str) -> dict[str, Any]:
 
 
 EVIDENCE = {
-    "init": "", "push": "run", "publish": "artifact tree key", "import": "artifact tree incoming",
+    "init": "stands", "push": "pusher options run work found error",
+    "publish": "artifact tree key", "import": "artifact tree incoming",
     "pin": "release tree version reasons", "promote": "run", "undo": "undoes",
     "unbundle": "origin ledger counter incoming",
     "trust": "incoming artifact tree", "discard": "incoming", "rename": "",
-    "handled": "refs run state error skipped", "delete": "",
+    "handled": "upto run state error stands", "delete": "",
 }  # fmt: skip
 
 

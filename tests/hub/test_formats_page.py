@@ -89,7 +89,7 @@ def test_all_that_a_hub_holds_is_read_by_the_page_alone(full: Any) -> None:
         assert Manifest.from_bytes(json.dumps(theirs["manifest"]).encode()) == ours.manifest
     entries = [Entry.from_bytes(json.dumps(raw).encode()) for raw in found["ledger"]]
     assert [entry.to_bytes() for entry in reversed(entries)] == [e.to_bytes() for e in repository.ledger.history(99)]
-    assert {entry.action.value for entry in entries} == {"publish", "promote", "undo", "handled"}
+    assert {entry.action.value for entry in entries} == {"publish", "promote", "undo", "push", "handled"}
     for key, entry in found["run_cache"]["entries"].items():
         assert repository.run_cache.get(key) == entry
     assert found["run_cache"]["last"].keys() == {"words/toy", "count/toy", "shard/books", "serve/books"}

@@ -1,16 +1,15 @@
-"""The two clients that a hook may run, Perl and Python: the same request, words and verdict, byte for byte."""
+"""The client that a hook runs: what it asks, what it says to git, and what it does where nobody answers."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,8 @@ from workbench.hub import install, wire
 from workbench.hub.layout import FOLDER, SOCKET, HubLayout
 
 CLI = Path(hook_client.__file__).parent
-PERL_TEXT = (CLI / "hook_client.pl").read_text()
 PYTHON_TEXT = (CLI / "hook_client.py").read_text()
 A, B, ZERO = "a" * 40, "b" * 40, "0" * 40
-LANGUAGES = ("perl", "python")
-needs_perl = pytest.mark.skipif(not install.PERL.is_file(), reason="no Perl here")
 
 
 @dataclass(frozen=True)
@@ -76,9 +72,7 @@ CASES = {
     "cut-utf8": Case("pre-receive", ONE, ("é".encode()[:1], "é".encode()[1:] + b"\n", b"\x000")),
     "not-utf8": Case("pre-receive", f"{A} {B} refs/heads/".encode() + b"\xff\xfe\n", (b"\xff\n", b"\x001")),
     "quarantine": Case("pre-receive", ONE, environment=(("GIT_QUARANTINE_PATH", "/somewhere/objects/tmp_objdir"),)),
-    "pusher": Case("pre-receive", ONE, environment=(("WORKBENCH_PUSHER", "álice"), ("REMOTE_USER", "other"))),
-    "remote-user": Case("pre-receive", ONE, environment=(("REMOTE_USER", "bob"),)),
-    "empty-names": Case("pre-receive", ONE, environment=(("REMOTE_USER", ""), ("GL_USERNAME", "carol"))),
+    "entrance": Case("pre-receive", ONE, environment=(("WORKBENCH_ENTRANCE", "0f"), ("REMOTE_USER", "other"))),
     "cut-off-after-words": Case("pre-receive", ONE, (b"a word\n",)),
     "proc-accepted": Case("proc-receive", proc([ONE])),
     "proc-refused": Case("proc-receive", proc(TWO), (b"workbench: refused: no\n", b"\x001")),
@@ -92,15 +86,14 @@ CASES = {
 }  # fmt: skip
 
 
-def hook_text(verb: str, language: str) -> str:
-    name = f"{verb}.perl" if language == "perl" else verb
-    return install.stamped((install._templates() / name).read_text(), sys.executable)
+def hook_text(verb: str) -> str:
+    return install.stamped((install._templates() / verb).read_text(), sys.executable)
 
 
-def told(folder: Path, case: Case, language: str = "", *, text: str = "") -> Told:
+def told(folder: Path, case: Case, *, text: str = "") -> Told:
     """Run one client, or this hook, against a policy process that says what the case says."""
     hook = folder / case.verb
-    hook.write_text(text or hook_text(case.verb, language))
+    hook.write_text(text or hook_text(case.verb))
     hook.chmod(0o755)
     (folder / FOLDER).mkdir(exist_ok=True)
     path = folder / FOLDER / SOCKET
@@ -142,58 +135,31 @@ def told(folder: Path, case: Case, language: str = "", *, text: str = "") -> Tol
     return Told(requests[0], done.returncode, done.stdout, done.stderr)
 
 
-@needs_perl
+def asked(case: Case) -> bytes:
+    """The request that this case is, built here."""
+    environment = dict(case.environment)
+    fields = [environment.get("WORKBENCH_ENTRANCE", ""), environment.get("GIT_QUARANTINE_PATH", "")]
+    options, stdin = "\n".join(case.options).encode(), case.stdin
+    if case.verb == "proc-receive":
+        packets, rest = [[]], stdin
+        while rest:
+            size = int(rest[:4], 16)
+            if size == 0:
+                packets.append([])
+            else:
+                packets[-1].append(rest[4:size].removesuffix(b"\n"))
+            rest = rest[max(4, size) :]
+        stdin = b"\n".join(packets[1])
+        options = b"\n".join(packets[2]) if b"push-options" in packets[0][0] else b""
+    head = [b"2", case.verb.encode(), b"%d" % os.getpid(), *(field.encode() for field in fields)]
+    return b"\0".join([*head, options, stdin])
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_both_clients_ask_and_answer_alike(tmp_path: Path, name: str) -> None:
-    perl, python = (told(tmp_path, CASES[name], language) for language in LANGUAGES)
-    assert perl == python
-    assert perl.request.split(b"\0", 6)[:3] == [b"1", CASES[name].verb.encode(), b"%d" % os.getpid()]
+def test_what_git_says_is_asked_byte_for_byte(tmp_path: Path, name: str) -> None:
+    assert told(tmp_path, CASES[name]).request == asked(CASES[name])
 
 
-PERL_VARIABLES = {
-    "PERL_UNICODE": ["SDA", ""],
-    "PERL5OPT": ["-Mstrict", "-Mwarnings", "-w", "-CSDA"],
-    "PERLIO": [":utf8"],
-}
-
-
-@needs_perl
-@pytest.mark.parametrize(("variable", "value"), [(name, v) for name, values in PERL_VARIABLES.items() for v in values])
-@pytest.mark.parametrize("name", ["not-utf8", "utf8", "proc-utf8", "proc-waits"])
-def test_what_a_pusher_tells_their_own_perl_changes_nothing(
-    tmp_path: Path, name: str, variable: str, value: str
-) -> None:
-    case = replace(CASES[name], environment=((variable, value),))
-    assert told(tmp_path, case, "perl") == told(tmp_path, case, "python")
-
-
-@needs_perl
-def test_a_perl_client_that_fails_while_it_reads_from_git_refuses_the_push_and_does_not_wait(tmp_path: Path) -> None:
-    client = tmp_path / "client"
-    client.mkdir()
-    (client / "hook_client.pl").write_text(PERL_TEXT.replace("my ($hello) = packets();", "packets(); die 'a bug';"))
-    hook = tmp_path / "hook"
-    hook.write_text(hook_text("proc-receive", "perl").replace(f"{CLI}/hook_client.pl", f"{client}/hook_client.pl"))
-    hook.chmod(0o755)
-    (tmp_path / FOLDER).mkdir()
-    here = Path.cwd()
-    with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(tmp_path)
-        listener.bind(f"{FOLDER}/{SOCKET}")
-        os.chdir(here)
-        listener.listen(8)
-        with subprocess.Popen([hook], cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            assert process.stdin
-            assert process.stderr
-            process.stdin.write(packet(b"version=1\0atomic") + b"0000")
-            process.stdin.flush()
-            said = process.stderr.read()  # while its standard input stays open
-            assert process.wait(30) != 0
-    assert said.startswith(b"workbench: the push is refused: a bug at ")
-
-
-@needs_perl
-@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
     ("name", "code", "stdout", "stderr"),
     [
@@ -221,24 +187,21 @@ def test_a_perl_client_that_fails_while_it_reads_from_git_refuses_the_push_and_d
     ],
 )
 def test_a_client_says_to_git_what_the_policy_said(
-    tmp_path: Path, language: str, name: str, code: int, stdout: bytes, stderr: bytes
+    tmp_path: Path, name: str, code: int, stdout: bytes, stderr: bytes
 ) -> None:
-    found = told(tmp_path, CASES[name], language)
+    found = told(tmp_path, CASES[name])
     assert (found.code, found.stdout, found.stderr) == (code, stdout, stderr)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_request_is_read_as_it_was_meant(tmp_path: Path, language: str) -> None:
-    if language == "perl" and not install.PERL.is_file():
-        pytest.skip("no Perl here")
+def test_a_request_is_read_as_it_was_meant(tmp_path: Path) -> None:
     case = CASES["proc-options"]
-    request = told(tmp_path, case, language).request
+    request = told(tmp_path, case).request
     ours, theirs = socket.socketpair()
     theirs.sendall(request)
     theirs.close()
     read = wire.read_request(ours)
     ours.close()
-    assert (read.verb, read.receiver, read.pusher) == ("proc-receive", os.getpid(), "dave")
+    assert (read.verb, read.receiver, read.entrance) == ("proc-receive", os.getpid(), "")
     assert read.options == ("ci.tier=full", "run.wait")
     assert read.stdin.splitlines() == [line.decode() for line in TWO]
 
@@ -246,69 +209,29 @@ def test_a_request_is_read_as_it_was_meant(tmp_path: Path, language: str) -> Non
 # --- the same answers by real pushes ----------------------------------------------------------------------------------
 
 
-def test_real_pushes_end_alike_with_and_without_perl(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = desk.under_test
-    hub.edit({"README": "hello\n"})
-    hub.tag("v1.0.0")
-    assert hub.push("-o", "ci.skip", "main", "v1.0.0").accepted
-    hub.edit({"agents/a.py": "x = 1\n"})
-    pushes = [
-        ["-o", "run.dry", "main"],
-        ["-o", "ci.skp", "main"],
-        ["-o", "ci.variable=A=é\u202e", "-o", "run.dry", "main"],
-        ["HEAD:refs/heads/a..b"],
-        ["HEAD:refs/workbench/x"],
-        [":refs/tags/v1.0.0"],
-        ["HEAD:refs/tags/v2.0.0", "main"],
-        ["--atomic", "main", "HEAD:refs/other"],
-    ]
-
-    def all_pushed() -> list[tuple[bool, str]]:
-        return [(pushed.accepted, pushed.text) for pushed in (hub.push(*arguments) for arguments in pushes)]
-
-    with_perl = all_pushed()
-    monkeypatch.setattr(install, "PERL", Path("/nonexistent/perl"))
-    install.install_hooks(hub.path)
-    for name in install.HOOKS:
-        assert "hook_client.pl" not in (hub.path / "hooks" / name).read_text()
-    assert all_pushed() == with_perl
-    assert not any(accepted for accepted, _ in with_perl)
-    hub.kill("policy")
-    run = desk.told(hub.push("main", "HEAD:refs/heads/topic"))
-    assert desk.waiting()[-1].intent.run == run, "Python starts the process itself"
-
-
-@needs_perl
 @pytest.mark.parametrize("verb", install.HOOKS)
-def test_perl_hands_over_to_python_where_no_policy_process_answers(desk: Any, verb: str) -> None:
-    """Killed before the push, or in its middle: another one is started and asked with what git had said."""
+def test_a_policy_process_that_was_killed_is_started_again(desk: Any, verb: str) -> None:
+    """Killed before the push, or in its middle."""
     hub = desk.under_test
     hub.edit({"README": "hello\n"})
     assert hub.push("main").accepted
     hub.edit({"agents/a.py": "x = 1\n"})
-    if verb == "pre-receive":
-        hub.kill("policy")
-        pushed = hub.push("-o", "ci.tier=fast", "main")
-    else:
-        pid = hub.process("policy")
-        hook = hub.path / "hooks" / "proc-receive"
-        text = hook.read_text()
-        hook.write_text(text.replace("our (", f"kill 9, {pid}; select undef, undef, undef, 0.2; our (", 1))
-        pushed = hub.push("-o", "ci.tier=fast", "main")
-        assert hub.process("policy") != pid
+    pid = hub.process("policy")
+    hook = hub.path / "hooks" / verb
+    hook.write_text(
+        hook.read_text().replace("import sys; ", f"import os, sys, time; os.kill({pid}, 9); time.sleep(0.2); ")
+    )
+    pushed = hub.push("-o", "ci.tier=fast", "main")
+    assert hub.process("policy") != pid
     run = desk.told(pushed)
     push = desk.waiting()[-1]
-    assert (push.intent.run, push.intent.options.tier) == (run, "fast")
+    assert (push.evidence["run"], push.evidence["options"]) == (run, {"tier": "fast"})
 
 
-@needs_perl
-@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_push_whose_refs_have_moved_stands_when_the_policy_process_dies_while_its_author_waits(
-    desk: Any, monkeypatch: pytest.MonkeyPatch, language: str
+    desk: Any,
 ) -> None:
     hub = desk.under_test
-    if language == "python":
-        without_perl(hub, monkeypatch)
     tip = hub.edit({"agents/a.py": "x = 1\n"})
     push = ["git", "-C", str(hub.clone), "push", "-o", "run.wait", "hub", "main"]
     with subprocess.Popen(push, stderr=subprocess.PIPE, text=True, env=hub.env) as pusher:
@@ -324,16 +247,13 @@ def test_a_push_whose_refs_have_moved_stands_when_the_policy_process_dies_while_
     assert len(desk.waiting()) == 1, "its run is still to come"
 
 
-@needs_perl
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_policy_process_that_hangs_refuses_the_push_in_the_end(tmp_path: Path, language: str) -> None:
+def test_a_policy_process_that_hangs_refuses_the_push_in_the_end(tmp_path: Path) -> None:
     """Ten seconds in earnest; here a client whose patience is a second."""
     client = tmp_path / "client"
     client.mkdir()
-    (client / "hook_client.pl").write_text(PERL_TEXT.replace("alarm 10;", "alarm 1;"))
     (client / "hook_client.py").write_text(PYTHON_TEXT.replace("ANSWER_S = 10.0", "ANSWER_S = 1.0"))
     hook = tmp_path / "hook"
-    hook.write_text(hook_text("pre-receive", language).replace(str(CLI), str(client)))
+    hook.write_text(hook_text("pre-receive").replace(str(CLI), str(client)))
     hook.chmod(0o755)
     (tmp_path / FOLDER).mkdir()
     here = Path.cwd()
@@ -347,12 +267,10 @@ def test_a_policy_process_that_hangs_refuses_the_push_in_the_end(tmp_path: Path,
     assert hook_client.FAIL.encode() in done.stderr
 
 
-@needs_perl
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_greeting_that_cannot_be_written_ends_the_hook(tmp_path: Path, language: str) -> None:
+def test_a_greeting_that_cannot_be_written_ends_the_hook(tmp_path: Path) -> None:
     """Git waits for the greeting and then speaks; a client that waited for that would wait for ever."""
     hook = tmp_path / "hook"
-    hook.write_text(hook_text("proc-receive", language))
+    hook.write_text(hook_text("proc-receive"))
     hook.chmod(0o755)
     (tmp_path / FOLDER).mkdir()
     here = Path.cwd()
@@ -373,11 +291,6 @@ def test_a_greeting_that_cannot_be_written_ends_the_hook(tmp_path: Path, languag
             process.stdin.close()
 
 
-def without_perl(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "PERL", Path("/nonexistent/perl"))
-    install.install_hooks(hub.path)
-
-
 # --- names that are written down twice --------------------------------------------------------------------------------
 
 
@@ -385,35 +298,18 @@ def test_the_clients_and_the_layout_name_the_same_files() -> None:
     layout = HubLayout(Path("hub"))
     socket_name = str(layout.socket.relative_to("hub"))
     assert hook_client.SOCKET.decode() == socket_name
-    assert f"'{socket_name}'" in PERL_TEXT
     assert f'"{layout.log.relative_to("hub")}"' in PYTHON_TEXT
 
 
-def test_the_clients_say_the_same_words_and_wait_as_long() -> None:
-    for words in (hook_client.FAIL, hook_client.LOST):
-        assert f"'{words}'" in PERL_TEXT
-    assert hook_client.REFUSED in PERL_TEXT
-    assert {float(seconds) for seconds in re.findall(r"alarm ([1-9]\d*)", PERL_TEXT)} == {hook_client.ANSWER_S}
-    assert wire.BEAT_S * 5 < hook_client.ANSWER_S, "a policy process that works is not taken for one that hangs"
+def test_a_policy_process_that_works_is_not_taken_for_one_that_hangs() -> None:
+    assert wire.BEAT_S * 5 < hook_client.ANSWER_S
 
 
-def test_the_clients_look_for_the_pusher_in_the_same_places() -> None:
-    perl = re.search(r"@ENV\{qw\(([A-Z_ ]+)\)\}", PERL_TEXT)
-    python = re.search(r"names = \(([^)]+)\)", PYTHON_TEXT)
-    assert perl
-    assert python
-    assert perl[1].split() == re.findall(r'b"([A-Z_]+)"', python[1])
-
-
-def test_there_is_a_template_of_each_hook_for_each_client_and_no_other() -> None:
+def test_there_is_a_template_of_each_hook_and_no_other() -> None:
     folder = install._templates()
-    assert {path.name for path in folder.iterdir()} == {name + end for name in install.HOOKS for end in ("", ".perl")}
+    assert {path.name for path in folder.iterdir()} == set(install.HOOKS)
     for name in install.HOOKS:
         assert f'hook_client.main("{name}")' in (folder / name).read_text()
-        perl = (folder / f"{name}.perl").read_text()
-        assert f"our ($verb, $cut, @read) = '{name}'" in perl
-        assert "@CLIENT@/hook_client.pl" in perl
-        assert perl.startswith(f"#!{install.PERL}\n")
 
 
 def test_a_hook_is_stamped_for_any_path_of_python() -> None:
@@ -434,23 +330,14 @@ def test_a_hook_is_stamped_for_any_path_of_python() -> None:
 ODD_NAMES = ["o'brien", 'quo"te', "back\\slash", "ends in \\", "new\nline", "é ☃", "$x `id` @y", "-x"]
 
 
-@needs_perl
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_hook_finds_an_installation_whatever_its_folder_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    perl, plain = ((install._templates() / f"pre-receive{end}").read_text() for end in (".perl", ""))
+    template = (install._templates() / "pre-receive").read_text()
     package, python = tmp_path / name / "workbench", tmp_path / name / "python"
     shutil.copytree(CLI, package / "cli", ignore=shutil.ignore_patterns("__pycache__"))
     python.symlink_to(sys.executable)
     monkeypatch.setattr("workbench.__file__", str(package / "__init__.py"))
-    for template in (perl, plain):
-        found = told(tmp_path, CASES["refused"], text=install.stamped(template, str(python)))
-        assert (found.code, found.stderr) == (1, b"workbench: refused: no\n")
-    hook = tmp_path / "handing-over"  # nobody answers any more: what would Perl start?
-    hook.write_text(install.stamped(perl, str(python)).replace(" exec ", ' print join "\\0", ', 1))
-    words = subprocess.run(["perl", hook], cwd=tmp_path, input=b"", capture_output=True).stdout.decode().split("\0")
-    assert (words[0], words[-1]) == (str(python), "pre-receive")
-    code = words[3].replace("hook_client.main(*sys.argv[1:])", "print(end=hook_client.__file__)")
-    done = subprocess.run([*words[:3], code], capture_output=True, text=True, env={"PYTHONUTF8": "1"})
-    assert done.stdout == str(package / "cli" / "hook_client.py"), done.stderr
+    found = told(tmp_path, CASES["refused"], text=install.stamped(template, str(python)))
+    assert (found.code, found.stderr) == (1, b"workbench: refused: no\n")

@@ -193,7 +193,7 @@ class Lane:
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return {**kept, "WORKBENCH_PUSHER": "alice", "WORKBENCH_HUB_IDLE_S": "60"}
+    return {**kept, "WORKBENCH_HUB_IDLE_S": "60"}
 
 
 def _end_tracer(pid: int) -> None:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from workbench.domain.ids import make_ulid
-from workbench.domain.push import PushOptions
 from workbench.domain.run import State
-from workbench.hub.intents import KEPT_MS, Intent
-from workbench.hub.worker import Worker
 
 Files = Callable[..., dict[str, str]]
 
@@ -40,21 +32,12 @@ def test_pushes_that_come_meanwhile_queue_in_order_each_with_its_own_run(desk: A
         told.append(desk.told(hub.push("main")))
         hub.edit({"README": f"about {text}\n"})
         assert "nothing to run" in hub.push("main").text
-    assert [push.intent.run for push in desk.waiting() if push.intent] == told
+    assert [push.evidence["run"] for push in desk.waiting()] == told
     desk.work()
     assert [record.id for record in desk.runs()] == told
     assert {record.state for record in desk.runs()} == {State.SUCCEEDED}
     assert desk.artifacts()[:3] == ["raw/toy/v1.0.0", "raw/toy/v1.1.0", "raw/toy/v1.2.0"]
     assert desk.waiting() == []
-    assert not list(desk.host.layout.intents.iterdir()), "nothing is left of what was done"
-
-
-def test_a_pusher_whose_name_is_no_text_is_written_down_as_one(desk: Any) -> None:
-    desk.under_test.edit({"agents/a.py": "x = 1\n"})
-    desk.told(desk.under_test.push("main", pusher="M\udcfcller"))
-    assert desk.work() == 1
-    [record] = desk.runs()
-    assert (record.state, record.trigger) == (State.SUCCEEDED, r"push refs/heads/main by M\xfcller")
 
 
 def test_a_push_during_a_run_waits_for_its_end(desk: Any, toy_files: Files, gates: Path) -> None:
@@ -91,7 +74,8 @@ def test_a_push_of_several_refs_is_one_run_with_a_step_for_each_job(desk: Any, t
     }
     assert len(record.options["runs"]) == 2
     entry = next(entry for entry in desk.repository.ledger.history(9) if entry.action == "push")
-    assert entry.evidence == {"run": run}
+    assert (entry.evidence["pusher"], entry.evidence["run"]) == ("owner", run)
+    assert [work["kind"] for work in entry.evidence["work"]] == ["tier", "pipeline"]
 
 
 def test_a_failed_job_fails_the_push_and_says_which(desk: Any, toy_files: Files) -> None:
@@ -106,67 +90,13 @@ def test_a_failed_job_fails_the_push_and_says_which(desk: Any, toy_files: Files)
     assert desk.waiting() == [], "a failure is an end: it is not run again"
 
 
-def test_what_was_pushed_before_the_hub_was_one_is_work_too(desk: Any, toy_files: Files) -> None:
-    """As when the intents were deleted: the refs alone say what is to be done."""
-    hub = desk.under_test
-    hub.edit({**toy_files(), "agents/a.py": "x = 1\n"})
-    hub.tag("v1.0.0")
-    told = desk.told(hub.push("main", "v1.0.0"))
-    for intent in desk.host.layout.intents.iterdir():
-        intent.unlink()
-    assert desk.work() == 1
-    [record] = desk.runs()
-    assert record.state is State.SUCCEEDED
-    assert record.id != told
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"{", b"[" * 100_000, b'{"format": 1}', b'{"format": 1, "run": 5}', b'{"format": 1, "run": "x"}', b"\xff"],
-)
-def test_an_intent_that_cannot_be_read_costs_the_options_and_not_the_work(
-    desk: Any, toy_files: Files, data: bytes
-) -> None:
-    desk.under_test.edit(toy_files())
-    run = desk.told(desk.under_test.push("main"))
-    (desk.host.layout.intents / f"{run}.json").write_bytes(data)
-    assert desk.work() == 1
-    assert [record.state for record in desk.runs()] == [State.SUCCEEDED]
-
-
-def test_what_is_left_of_pushes_that_did_not_happen_is_swept_after_a_while(desk: Any) -> None:
-    intents, now_ms = desk.host.intents, 10 * KEPT_MS
-    old, fresh, kept = (
-        Intent(make_ulid(n, bytes(10)), (), PushOptions(), "a", t) for n, t in [(1, 1), (2, now_ms), (3, 1)]
-    )
-    for intent in (old, fresh, kept):
-        intents.add(intent)
-    for name, written_s in (("garbage.json", 1), (".cut-off.json.1.aa", 1), (".being-written", now_ms / 1000)):
-        (intents.folder / name).write_bytes(b"{")
-        os.utime(intents.folder / name, (written_s, written_s))
-    intents.sweep([kept.run], now_ms)
-    left = {path.name for path in intents.folder.iterdir()}
-    assert left == {f"{fresh.run}.json", f"{kept.run}.json", ".being-written"}
-
-
-class Later:
-    """A clock that can be put forward."""
-
-    def __init__(self, clock: Any) -> None:
-        self._clock, self.ahead_ms = clock, 0
-        self.ulid = clock.ulid
-
-    def now_ms(self) -> int:
-        return int(self._clock.now_ms()) + self.ahead_ms
-
-
 def test_what_is_accepted_during_a_long_run_keeps_its_run_and_its_options(
     toy_desk: Any, toy_files: Files, gates: Path
 ) -> None:
-    hub, gate, clock = toy_desk.under_test, gates / "gate", Later(toy_desk.host.clock)
+    hub, gate = toy_desk.under_test, gates / "gate"
     hub.edit(toy_files(f"wait for {gate}"))
     toy_desk.told(hub.push("main"))
-    worker = threading.Thread(target=Worker(replace(toy_desk.host, clock=clock)).handle_all)
+    worker = threading.Thread(target=toy_desk.work)
     worker.start()
     hub.until((gates / "gate.reached").exists)
     hub.edit({"agents/a.py": "x = 2\n"})
@@ -174,12 +104,11 @@ def test_what_is_accepted_during_a_long_run_keeps_its_run_and_its_options(
     hub.git("checkout", "-q", "-b", "topic")
     hub.edit({"agents/a.py": "x = 3\n"})
     on_topic = toy_desk.told(hub.push("-o", "ci.tier=fast", "topic"))
-    clock.ahead_ms = 2 * KEPT_MS
     gate.touch()
     worker.join()
-    found = {push.intent.run: push.intent.options for push in toy_desk.waiting()}
+    found = {push.evidence["run"]: push.evidence["options"] for push in toy_desk.waiting()}
     assert list(found) == [on_main, on_topic]
-    assert (found[on_main].promote, found[on_topic].tier) == ("canary", "fast")
+    assert (found[on_main]["promote"], found[on_topic]["tier"]) == ("canary", "fast")
 
 
 def clone_of(hub: Any, name: str) -> Path:

@@ -121,7 +121,7 @@ def test_a_pusher_who_waits_is_told_that_the_run_was_cancelled(toy_desk: Any, to
     pusher = threading.Thread(target=lambda: said.append(toy_desk.under_test.push("-o", "run.wait=60", "main")))
     pusher.start()
     toy_desk.under_test.until(toy_desk.waiting)
-    toy_desk.cancel(toy_desk.waiting()[0].intent.run)
+    toy_desk.cancel(toy_desk.waiting()[0].evidence["run"])
     pusher.join()
     assert said[0].accepted, "the push stands"
     assert "cancelled" in said[0].text
@@ -310,5 +310,5 @@ def test_runs_are_listed_newest_first_with_those_that_wait(toy_desk: Any, toy_fi
     listed = runs.list_runs(toy_desk.repository)
     assert [record.id for record in listed][:2] == told
     assert [record.state for record in listed][:3] == [State.QUEUED, State.QUEUED, State.SUCCEEDED]
-    assert "alice" in listed[0].trigger
+    assert "owner" in listed[0].trigger
     assert runs.list_runs(toy_desk.repository, 1) == listed[:1]

@@ -14,16 +14,8 @@ from typing import Any
 import pytest
 
 from workbench.cli import hook_client
-from workbench.hub import install, surroundings
+from workbench.hub import surroundings
 from workbench.hub.layout import FOLDER, HubLayout
-
-LANGUAGES = ("perl", "python")
-needs_perl = pytest.mark.skipif(not install.PERL.is_file(), reason="no Perl here")
-
-
-def without_perl(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "PERL", Path("/nonexistent/perl"))
-    install.install_hooks(hub.path)
 
 
 def open_files(process: Path) -> set[str]:
@@ -42,13 +34,9 @@ def masked(process: Path, name: str) -> set[signal.Signals]:
     }
 
 
-@needs_perl
-@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_process_of_the_hub_holds_no_file_of_the_push_that_started_it_and_is_deaf_to_nothing(
-    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str
+    hub: Any, tmp_path: Path
 ) -> None:
-    if language == "python":
-        without_perl(hub, monkeypatch)
     hub.edit({"agents/a.py": "x = 1\n"})
     ignored = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1}
 
@@ -67,13 +55,9 @@ def test_a_process_of_the_hub_holds_no_file_of_the_push_that_started_it_and_is_d
         hub.until(lambda process=process: not masked(process, "SigBlk") & ignored)  # while it forks, all are blocked
 
 
-@needs_perl
-@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_process_of_the_hub_has_neither_secrets_nor_limits_of_the_push_that_started_it(
-    hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str
+    hub: Any, tmp_path: Path
 ) -> None:
-    if language == "python":
-        without_perl(hub, monkeypatch)
     hub.edit({"agents/a.py": "x = 1\n"})
     names = ("MY_TOKEN", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "GIT_TRACE2", "LD_PRELOAD")
     own = {name: str(tmp_path / "gone") for name in names}
@@ -89,7 +73,7 @@ def test_a_process_of_the_hub_has_neither_secrets_nor_limits_of_the_push_that_st
     for role in ("policy", "worker"):
         process = Path("/proc", str(hub.process(role)))
         variables = dict(pair.split("=", 1) for pair in (process / "environ").read_text().split("\0") if pair)
-        assert variables.keys() & {*own, "WORKBENCH_PUSHER"} == set()
+        assert variables.keys() & own.keys() == set()
         assert (variables["CARGO_HOME"], variables["PATH"][-4:]) == ("/cargo", hub.env["PATH"][-4:])
         umask = ~hub.path.stat().st_mode & 0o077 | 0o002
         assert f"Umask:\t{umask:04o}\n" in (process / "status").read_text()
@@ -97,13 +81,7 @@ def test_a_process_of_the_hub_has_neither_secrets_nor_limits_of_the_push_that_st
     assert "WORKBENCH_HUB_IDLE_S='10m' is no number of seconds" in HubLayout(hub.path).log.read_text()
 
 
-@needs_perl
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_hub_without_the_folder_of_its_processes_gets_one_or_says_in_a_line_why_not(
-    hub: Any, monkeypatch: pytest.MonkeyPatch, language: str
-) -> None:
-    if language == "python":
-        without_perl(hub, monkeypatch)
+def test_a_hub_without_the_folder_of_its_processes_gets_one_or_says_in_a_line_why_not(hub: Any) -> None:
     shutil.rmtree(hub.path / FOLDER)
     hub.edit({"README": "one\n"})
     assert hub.push("main").accepted

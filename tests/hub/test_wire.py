@@ -79,7 +79,7 @@ def test_a_policy_that_takes_long_says_so_every_second(hub: Any, tmp_path: Path)
     try:
         hub.until((hub.path / "workbench/policy.sock").exists)
         clients = [socket.socket(socket.AF_UNIX) for _ in range(2)]
-        request = b"\0".join([b"1", b"pre-receive", b"1", b"alice", b"", b"", b"x y z\n"])
+        request = b"\0".join([b"2", b"pre-receive", b"1", b"", b"", b"", b"x y z\n"])
         for client in clients:
             client.settimeout(30)
             client.connect(f"/proc/{policy.pid}/cwd/workbench/policy.sock")

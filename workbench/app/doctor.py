@@ -123,12 +123,19 @@ def _place(repository: Repository) -> Iterator[Finding]:
 def _queue(repository: Repository) -> Iterator[Finding]:
     """Each push starts a worker where there is none: pushes that wait without one wait for one that ends too soon."""
     from workbench.app.hub_host import open_hub
+    from workbench.hub import beside
     from workbench.hub.worker import pending_pushes, worker_is_alive
 
     if not HubLayout(repository.path).worker_lock.exists():  # a clone, or nothing was pushed yet
         return
     hub = open_hub(repository)
     with suppress(WorkbenchError):  # of a store that cannot be read, the checks say more
+        for stray in beside.look(hub):
+            what = f"{stray.move.ref} moved beside the ledger"
+            if stray.why:
+                yield Finding("warning", f"{what}: {stray.why}", beside.mending(stray.move, repository.path))
+            else:
+                yield Finding("warning", f"{what}: the next worker records it", "workbench worker --idle 5")
         num = len(pending_pushes(hub))
         if num and not worker_is_alive(hub):
             what = f"{num} push{'es wait' if num > 1 else ' waits'}, and no worker runs: {hub.layout.log} may say why"

@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from workbench.app import wiring
+from workbench.domain.ids import ObjectId
 from workbench.hub import surroundings
 from workbench.hub.context import Hub
 from workbench.hub.install import check_place, install_hooks
@@ -40,8 +42,15 @@ def open_hub(repository: Repository) -> Hub:
         clock=wiring.run_clock(repository),
         sandbox=wiring.sandbox,
         start_worker=lambda: start(repository.path, "worker"),
+        record_contract=partial(_record_contract, repository),
         tier_folders=tier_folders,
     )
+
+
+def _record_contract(repository: Repository, commit: ObjectId) -> None:
+    from workbench.app.contracts import contract_of
+
+    contract_of(repository, commit)
 
 
 _TEST_PACKAGES = ("pytest", "_pytest", "py.py", "pluggy", "iniconfig", "packaging", "pygments")

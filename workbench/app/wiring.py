@@ -33,12 +33,10 @@ def clock() -> Clock:
 def run_clock(repository: Repository) -> Clock:
     """The clock for who makes runs in a repository: their ids rise, whatever the machine's time does."""
     from workbench.clock.rising import RisingClock
-    from workbench.hub.intents import Intents
-    from workbench.hub.layout import HubLayout
+    from workbench.hub.queue import waiting
 
     def newest() -> str:
-        waiting = (intent.run for intent in Intents(HubLayout(repository.path).intents).all())
-        return max([*repository.runs.list()[:1], *waiting], default="")
+        return max([*repository.runs.list()[:1], *(push.evidence["run"] for push in waiting(repository))], default="")
 
     return RisingClock(clock(), newest)
 

@@ -86,5 +86,6 @@ def _make_hub(hub: Path, who: str) -> ObjectId:
             tree, parents=(), message="A new workspace\n", who=who, time_ms=wiring.clock().now_ms()
         )
         move = RefMove(refs.MAIN, ZERO_ID, commit)
-        repository.ledger.change(Action.INIT, [move], who=who, why="a new workspace")
+        begun = {"stands": dict[str, str]()}  # from here on every move is an entry
+        repository.ledger.change(Action.INIT, [move], who=who, why="a new workspace", evidence=begun)
     return commit

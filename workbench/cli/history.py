@@ -162,7 +162,7 @@ def undo(
 ) -> None:
     """Take a pin or promotion back: channels and branches stand again where they stood. Tags stay.
 
-    An entry is a number of [bold]workbench log --ledger[/bold]; a push of several refs or another undo is taken back
+    An entry is a number of [bold]workbench log --ledger[/bold]; a push or another undo is taken back
     only when it is named. A clone that still has what was undone brings it back with its next push of main.
 
     Example: [bold]workbench undo --why "worse on short prompts"[/bold]

@@ -11,6 +11,7 @@ import sys
 from time import monotonic, sleep
 
 SOCKET = b"workbench/policy.sock"
+ENTRANCE = b"WORKBENCH_ENTRANCE"  # the token of the entrance that a pusher came by; it takes rights, and gives none
 ANSWER_S = 10.0
 SIGNALS = (*range(1, 9), *range(10, 19), *range(20, 32))  # those that can be ignored
 KEPT = (
@@ -32,29 +33,32 @@ LOST = "workbench: the policy process does not answer any more. The push stands;
 REFUSED = "refused by the hub, see above"
 
 
-def main(verb: str, updates: str | None = None, given: str = "") -> None:
-    """Exit with the verdict: 0 accepted. The working directory is the hub, as git sets it for hooks.
-
-    ``updates`` and ``given`` (options), a line each, when a quicker client has read them from git already.
-    """
+def main(verb: str) -> None:
+    """Exit with the verdict: 0 accepted. The working directory is the hub, as git sets it for hooks."""
+    if not is_ours():
+        _write(2, FOREIGN.encode() + b"\n")
+        posix._exit(1)
     environ = posix.environ
-    if updates is not None:
-        stdin, options = (text.encode(sys.getfilesystemencoding(), "surrogateescape") for text in (updates, given))
-    elif verb == "proc-receive":
+    if verb == "proc-receive":
         stdin, options = _read_commands()
     else:
         count = int(environ.get(b"GIT_PUSH_OPTION_COUNT", b"0"))
         options = b"\n".join(environ.get(b"GIT_PUSH_OPTION_%d" % i, b"") for i in range(count))
         stdin = _read_all(0)
-    names = (b"WORKBENCH_PUSHER", b"REMOTE_USER", b"GL_USERNAME", b"USER", b"LOGNAME")
-    pusher = next((environ[name] for name in names if environ.get(name)), b"uid-%d" % posix.getuid())
-    quarantine = environ.get(b"GIT_QUARANTINE_PATH", b"")
-    fields = [b"1", verb.encode(), b"%d" % posix.getppid(), pusher, quarantine, options, stdin]
-    code = _ask(b"\0".join(fields))
+    code = _ask(request(verb, environ.get(ENTRANCE, b""), environ.get(b"GIT_QUARANTINE_PATH", b""), options, stdin))
     if verb == "proc-receive":
         _report(stdin, code)
         code = 0
     posix._exit(code)
+
+
+def is_ours() -> bool:
+    """Whether we are the hub's owner. What another user makes in a hub is not the owner's, and locks the owner out."""
+    return posix.stat(".").st_uid == posix.geteuid()
+
+
+def request(verb: str, entrance: bytes, quarantine: bytes = b"", options: bytes = b"", stdin: bytes = b"") -> bytes:
+    return b"\0".join([b"2", verb.encode(), b"%d" % posix.getppid(), entrance, quarantine, options, stdin])
 
 
 def _read_all(fd: int) -> bytes:
@@ -106,7 +110,30 @@ def _report(updates: bytes, code: int) -> None:
 
 def _ask(request: bytes) -> int:
     end = monotonic() + ANSWER_S
-    started, failure = False, FAIL
+    failure = FAIL
+    while monotonic() < end:
+        try:
+            s = reached(request, end)
+            code = _answer(s) if s else None
+        except Absent as error:
+            failure = str(error)
+            break
+        except OSError:
+            code = None
+        if code is not None:
+            return code
+        sleep(0.02)  # it ended while we were asking: another one answers
+    _write(2, failure.encode() + b"\n")
+    return 1
+
+
+class Absent(Exception):
+    """There is no policy process that we may ask, and none can be started."""
+
+
+def reached(request: bytes, end: float) -> _socket.socket | None:
+    """The policy process, started where there is none, and asked. None when there still is none at ``end``."""
+    started = False
     while monotonic() < end:
         s = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         s.settimeout(ANSWER_S)
@@ -119,27 +146,15 @@ def _ask(request: bytes) -> int:
                 try:
                     _start()
                 except OSError as error:
-                    failure = ABSENT % (error.strerror, error.filename)
-                    break
+                    raise Absent(ABSENT % (error.strerror, error.filename)) from None
             sleep(0.02)
             continue
         except PermissionError:
-            failure = FOREIGN
-            break
-        except OSError:
-            break
-        try:
-            s.sendall(request)
-            s.shutdown(_socket.SHUT_WR)
-            code = _answer(s)
-        except OSError:
-            code = None
-        if code is not None:
-            return code
-        started = False
-        sleep(0.02)  # it ended while we were asking: another one answers
-    _write(2, failure.encode() + b"\n")
-    return 1
+            raise Absent(FOREIGN) from None
+        s.sendall(request)
+        s.shutdown(_socket.SHUT_WR)
+        return s
+    return None
 
 
 def _answer(s: _socket.socket) -> int | None:

@@ -157,7 +157,48 @@ def hook(name: Annotated[str, typer.Argument(help="pre-receive or proc-receive."
     main(name)
 
 
+def receive_pack(
+    hub: Annotated[str, typer.Argument(help="The hub; over ssh, what the client asked for.")] = "",
+    name: Annotated[str, typer.Option("--as", help="Who comes by this entrance.")] = "",
+    only: Annotated[str, typer.Option(help="The hub, or the folder of hubs, that they may reach.")] = "",
+) -> None:
+    """An entrance for who is not the hub's own system user: a push is by that name, and ci/paths.toml binds it.
+
+    For an ssh key, in ~/.ssh/authorized_keys of the hub's user: command="workbench receive-pack --as alice --only
+    /srv/agent.git",restrict ssh-ed25519 …
+
+    Example: [bold]git push --receive-pack='workbench receive-pack --as alice' hub main[/bold]
+    """
+    import os
+    from pathlib import Path
+
+    from workbench.cli import entrance
+    from workbench.domain.roles import check_pusher
+
+    check_pusher(name)
+    limit = Path(only) if only else None
+    if hub:
+        entrance.serve(name, Path(hub), limit, "receive-pack", os.environ)
+    entrance.over_ssh(name, limit, os.environ)
+
+
+def http_backend() -> None:
+    """A CGI program for an HTTP server, in the place of git http-backend: a push is by the user that the server knows.
+
+    The server sets GIT_PROJECT_ROOT, PATH_INFO and REMOTE_USER (git-http-backend(1)), and runs it as the hub's user.
+
+    Example: [bold]workbench http-backend[/bold]
+    """
+    import os
+
+    from workbench.cli import entrance
+
+    entrance.over_http(os.environ)
+
+
 def register(app: typer.Typer) -> None:
+    app.command("receive-pack")(receive_pack)
+    app.command("http-backend")(http_backend)
     app.add_typer(runs, name="runs")
     app.command()(worker)
     app.command()(hook)

@@ -24,7 +24,7 @@ class Action(StrEnum):
     """What a ledger entry records."""
 
     INIT = "init"
-    PUSH = "push"  # several refs by one push; a push of one ref needs no entry
+    PUSH = "push"  # also what moved beside us, once it is found
     PUBLISH = "publish"  # an artifact and its run-cache entry
     IMPORT = "import"
     PIN = "pin"  # a release pinned: main, version tag, channel
@@ -33,7 +33,7 @@ class Action(StrEnum):
     UNBUNDLE = "unbundle"
     TRUST = "trust"  # what came in by a bundle or an import gets its names
     DISCARD = "discard"  # or goes
-    HANDLED = "handled"  # the worker has dealt with these refs as pushed
+    HANDLED = "handled"  # the worker has dealt with all pushes up to one
     DELETE = "delete"
     RENAME = "rename"  # a ref whose name stood in everybody's way
 

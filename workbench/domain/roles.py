@@ -6,6 +6,7 @@ binds its own author could never be mended. Not here: how a pusher is known (``h
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,6 +18,7 @@ from workbench.domain.refs import Ref
 from workbench.domain.tree_rules import shown
 
 OWNER = "owner"
+_PUSHER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._@+-]{0,62}[A-Za-z0-9])?\Z")
 FILE = "ci/paths.toml"
 FORMAT = 1
 
@@ -59,6 +61,15 @@ def judge(pusher: str, moved: Collection[Ref], changed: Collection[str], roles: 
     for path in sorted(changed):
         if (role.only and not _under(path, role.only)) or touches(path, role.never):
             raise Refused(f"{shown(pusher)} may not change {shown(path)}", _allowed(role.only, role.never))
+
+
+def check_pusher(name: str) -> str:
+    """The name of somebody who comes by an entrance; Refused for what is none, and for the owner's."""
+    if not _PUSHER.match(name):
+        raise Refused(f"not a pusher's name: '{shown(name)}'", "use letters, digits and . _ @ + - inside, 64 at most")
+    if name == OWNER:
+        raise Refused(f"{OWNER} is who pushes as the hub's own system user", "give this entrance another name")
+    return name
 
 
 def _allowed(only: Sequence[str], never: Sequence[str]) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from workbench.domain.ids import ObjectId
 from workbench.domain.stage import StageSpec
-from workbench.hub.intents import Intents
 from workbench.hub.layout import HubLayout
 from workbench.hub.objects import OpenObjects
 from workbench.ports.sandbox import Sandbox
@@ -36,16 +35,13 @@ class Hub:
     clock: Clock
     sandbox: Callable[[], Sandbox]
     start_worker: Callable[[], None]
+    record_contract: Callable[[ObjectId], object] = lambda commit: None  # in the sandbox
     tier_folders: Callable[[], dict[str, Path]] = dict  # folders and files that a tier's commands see as well
     who: str = "workbench worker <worker@localhost>"
 
     @property
     def layout(self) -> HubLayout:
         return HubLayout(self.repository.path)
-
-    @property
-    def intents(self) -> Intents:
-        return Intents(self.layout.intents)
 
 
 @dataclass(frozen=True)

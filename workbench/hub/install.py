@@ -12,7 +12,6 @@ from workbench.hub.layout import HubLayout
 from workbench.system import durable
 
 HOOKS = ("pre-receive", "proc-receive")
-PERL = Path("/usr/bin/perl")
 _SHEBANG_BYTES = 120  # what every kernel takes
 
 
@@ -54,12 +53,8 @@ def foreign_hooks(git_dir: Path, python: str = sys.executable) -> list[str]:
 
 
 def stamped(template: str, python: str) -> str:
-    """The hook with this Python and client, each quoted for the language it stands in; through ``sh`` where the path
-    does not fit into a first line."""
+    """The hook with this Python and client; through ``sh`` where the path does not fit into a first line."""
     client = str(Path(workbench.__file__).parent / "cli")
-    if template.startswith(f"#!{PERL}\n"):
-        text = template.replace('"@CLIENT@"', _in_perl(_in_python(client)))  # Python in a string of Perl
-        return text.replace("@CLIENT@", _in_perl(client)).replace("@PYTHON@", _in_perl(python))
     first, _, body = template.replace('"@CLIENT@"', _in_python(client)).partition("\n")
     first = first.replace("@PYTHON@", python)
     if len(os.fsencode(first)) <= _SHEBANG_BYTES and not set(python) & set(" \t\r\n"):
@@ -71,20 +66,13 @@ def _in_sh(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def _in_perl(text: str) -> str:
-    """Between single quotes."""
-    return text.replace("\\", "\\\\").replace("'", "\\'")
-
-
 def _in_python(text: str) -> str:
     """With its double quotes."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r") + '"'
 
 
 def _template(name: str) -> str:
-    """The Perl variant where there is one and Perl is there: it saves a pusher six milliseconds."""
-    quick = _templates() / f"{name}.perl"
-    return (quick if quick.is_file() and PERL.is_file() else _templates() / name).read_text()
+    return (_templates() / name).read_text()
 
 
 def _templates() -> Path:

@@ -1,6 +1,6 @@
 """Where the hub's processes keep what is not in Git: ``<hub>/workbench/``. All of it may be deleted while nothing runs.
 
-The names are repeated in ``hooks/`` and ``cli/hook_client.py``, which import nothing; a test holds them equal.
+The names are repeated in ``cli/hook_client.py``, which imports nothing; a test holds them equal.
 """
 
 from __future__ import annotations
@@ -30,11 +30,6 @@ class HubLayout:
         return self.folder / "worker.wake"
 
     @property
-    def intents(self) -> Path:
-        """What accepted pushes asked for, by run id, until the worker has recorded it."""
-        return self.folder / "pushes"
-
-    @property
     def runs(self) -> Path:
         """Logs and pids of runs while they are running."""
         return self.folder / "runs"
@@ -48,14 +43,19 @@ class HubLayout:
         return self.folder / "worker.lock"
 
     @property
-    def handled(self) -> Path:
-        """The fold of the ledger's HANDLED entries, an index that is rebuilt when it is missing."""
-        return self.folder / "handled.json"
+    def beside_lock(self) -> Path:
+        """Held by the one who records what moved beside the ledger."""
+        return self.folder / "beside.lock"
+
+    @property
+    def fold(self) -> Path:
+        """The queue and where the ledger left each ref: an index that is rebuilt when it is missing."""
+        return self.folder / "ledger.json"
 
     @property
     def log(self) -> Path:
         return self.folder / "processes.log"
 
     def create(self) -> None:
-        for folder in (self.folder, self.intents, self.runs):
+        for folder in (self.folder, self.runs):
             folder.mkdir(mode=0o700, exist_ok=True)

@@ -6,7 +6,7 @@ Reads only; raises Refused with one line that says why and what to do. Not here:
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from workbench.domain import push as rules
 from workbench.domain import refs, roles
@@ -15,13 +15,14 @@ from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import RefMove
 from workbench.domain.push import Push
 from workbench.domain.refs import BRANCHES, CHANNELS, MAIN, AgentVersion, ArtifactTag, Branch, Ref
-from workbench.domain.roles import ROLES, Role
+from workbench.domain.roles import OWNER, ROLES, Role
 from workbench.domain.tree_rules import BadTree, Measure, TreeLimits, TreeWalk, shown
 from workbench.domain.version import Version
 from workbench.hub.changes import changed_paths, find
 from workbench.hub.commits import RawCommit, is_ancestor, new_commits, read_commit, read_tag
 from workbench.hub.objects import PushedObjects
 from workbench.hub.pushed_artifact import check_artifact
+from workbench.hub.work import Work
 from workbench.ports.store import Refs
 
 SOURCE = TreeLimits()
@@ -45,40 +46,43 @@ class CleanTrees:
 
 @dataclass(frozen=True)
 class Judged:
-    """An accepted push: the typed refs that move, and what changes on main."""
+    """A push that may be: what it changes on main, what it starts, and what its author is told."""
 
     push: Push
-    refs: tuple[tuple[Ref, RefMove], ...]
     main: ObjectId | None  # where main will stand
-    main_before: ObjectId | None
     changed: frozenset[str]  # paths that differ on main
+    work: tuple[Work, ...] | None = None  # None: that is for the worker to decide
+    lines: tuple[str, ...] = ()
+
+    def with_work(self, work: tuple[Work, ...] | None, lines: Sequence[str] = ()) -> Judged:
+        return replace(self, work=work, lines=tuple(lines))
 
 
 def judge(push: Push, objects: PushedObjects, current: Refs, clean: CleanTrees) -> Judged:
     """Check a whole push against the refs as they stand. Refused names the first rule that it breaks."""
     channels = [ref.removeprefix(CHANNELS) for ref in current.all(CHANNELS)]
-    typed = tuple((rules.judge_name(move, channels), move) for move in push.moves)
-    if not typed:
+    moved_refs = [rules.judge_name(move, channels) for move in push.moves]
+    if not moved_refs:
         raise Refused("an empty push", "name what to push, for example: git push hub main")
     before = current.get(str(MAIN))
     moved = push.move(MAIN)
     main = moved.new if moved is not None else before
-    for ref, move in typed:
+    for ref, move in zip(moved_refs, push.moves, strict=True):
         if move.new == ZERO_ID:
             continue
         if isinstance(ref, AgentVersion | ArtifactTag):
             _judge_tag(ref, move, objects, clean, main)
         else:
             _judge_branch(ref, move, objects, clean)
-    _judge_versions(typed, current, is_owner=True)  # as long as a pusher's name is not proved
+    _judge_versions(push.moves, current, is_owner=push.pusher == OWNER)
     changed = _changed(objects, before, main) if moved is not None else frozenset[str]()
-    roles.judge(push.pusher, [ref for ref, _ in typed], changed, _roles(objects, before))
+    roles.judge(push.pusher, moved_refs, changed, _roles(objects, before))
     if moved is not None and rules.under_any(changed, (roles.FILE,)):
         _read_roles(objects, moved.new)
     if push.options.promote:
         rules.judge_channel(push.options.promote, [ref.removeprefix(BRANCHES) for ref in current.all(BRANCHES)])
     clean.trim()
-    return Judged(push, typed, main, before, changed)
+    return Judged(push, main, changed)
 
 
 def _judge_branch(ref: Ref, move: RefMove, objects: PushedObjects, clean: CleanTrees) -> None:
@@ -144,11 +148,11 @@ def _check_artifact(ref: ArtifactTag, commit: RawCommit, objects: PushedObjects,
     check_artifact(objects, ref, commit, clean.artifacts)
 
 
-def _judge_versions(typed: Sequence[tuple[Ref, RefMove]], current: Refs, *, is_owner: bool) -> None:
+def _judge_versions(moves: Sequence[RefMove], current: Refs, *, is_owner: bool) -> None:
     """New versions rise, in each family by itself, also among those of one push."""
     latest: dict[str, list[Version]] = {}
-    tags = [(ref, move) for ref, move in typed if isinstance(ref, AgentVersion | ArtifactTag) and move.old == ZERO_ID]
-    for ref, _ in sorted(tags, key=lambda pair: (rules.family(pair[0]), pair[0].version)):
+    tags = [m.ref for m in moves if isinstance(m.ref, AgentVersion | ArtifactTag) and m.old == ZERO_ID]
+    for ref in sorted(tags, key=lambda tag: (rules.family(tag), tag.version)):
         prefix = rules.family(ref)
         if prefix not in latest:
             latest[prefix] = _versions(current, prefix)

@@ -2,8 +2,9 @@
 
 One per hub, started by the first push that finds none, gone after a while without pushes, or when its folder or its
 code is another (``standing``); its threads are ``reception``'s. ``pre-receive`` judges a push while its objects are in
-quarantine; ``proc-receive`` moves its refs: one by compare-and-swap, several as one ledger entry, so that a push is all
-or nothing whenever it is cut off. Not here: the rules (``policy``) and what is started (``planning``).
+quarantine, and plans: any number at once, nobody waits for another. ``proc-receive`` moves its refs as one ledger
+entry, so that a push is all or nothing whenever it is cut off; that alone is done one at a time. Not here: the rules
+(``policy``) and what is started (``planning``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import gc
 import math
 import os
+import pwd
 import socket
+import struct
 import sys
 import threading
 import time
@@ -20,46 +23,47 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from workbench.domain import push as rules
+from workbench.domain import roles
 from workbench.domain.errors import Conflict, NotFound, Refused, ToolMissing, WorkbenchError
 from workbench.domain.ids import ZERO_ID, ObjectId, Ulid
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.push import Push
-from workbench.domain.refs import LEDGER
+from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag
+from workbench.domain.roles import OWNER
 from workbench.domain.run import FINAL
-from workbench.hub import runs
+from workbench.hub import beside, older, runs
 from workbench.hub.context import Hub, PushedRepository
-from workbench.hub.intents import Intent
-from workbench.hub.planning import Derivation, Job, check_effect, describe, started_by
+from workbench.hub.planning import Derivation, check_effect, describe
 from workbench.hub.policy import CleanTrees, Judged, judge
+from workbench.hub.queue import waiting
 from workbench.hub.reception import Reception
 from workbench.hub.standing import Standing
 from workbench.hub.tiers import load_tier
-from workbench.hub.wire import Answer, Request, read_request
-from workbench.hub.worker import pending_pushes, poke, worker_is_alive
+from workbench.hub.wire import Answer, Request, await_end, read_request
+from workbench.hub.work import Work
+from workbench.hub.worker import poke, worker_is_alive
 from workbench.pipeline import watch
 from workbench.ports.store import Objects
 from workbench.system import locks
 
+Stood = tuple[ObjectId | None, frozenset[str]]
+
 IDLE_S = 900.0
 _NAMED = 5  # refs in the title of a ledger entry; all of them are its moves
 WAITER_LOOKS_S = 1.0  # between two looks at the worker while a pusher waits for a run
+_UNDECIDED = "  the rest of the plan is made by the worker"
 LOOK_AGAIN_S = (1.0, 5.0, 20.0)  # after an accepted push: the worker may have been killed
 LOOK_AROUND_S = 30.0  # between two looks at our own folder and socket
 LOOK_SOON_S = 1.0  # the same while somebody is answered: what is due is known when that has ended
+PLAN_S = 2.0  # for what a push starts; what is not decided by then, the worker decides
+MAX_PLANNING = 8  # plans at once, with those that take longer than their push waited
+MAX_JUDGED = 1000  # pushes that were judged and do not come back: they were cut off
+TRIES = 5  # to judge a push again because the hub has moved
+HOUSEKEEPING_PUSHES = 50  # a worker is started after so many, if only to keep house
 ENDING_S = 5.0  # for a process that holds the lock and does not answer any more to let go of it
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """A push that was judged: what it starts, what its author is told, and where the hub stood when it was judged."""
-
-    push: Push
-    jobs: tuple[Job, ...]
-    lines: tuple[str, ...]
-    stood: tuple[int, ObjectId | None]
 
 
 @dataclass
@@ -67,9 +71,12 @@ class PolicyServer:
     hub: Hub
     idle_s: float = IDLE_S
     _clean: CleanTrees = field(default_factory=CleanTrees)
-    _judging: threading.Lock = field(default_factory=threading.Lock)
-    _accepted: dict[int, Accepted] = field(default_factory=dict)  # by receive-pack, until its proc-receive comes
+    _moving: threading.Lock = field(default_factory=threading.Lock)
+    _planning: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_PLANNING))
+    _judged: dict[int, tuple[Judged, Stood]] = field(default_factory=dict)  # by receive-pack, until its refs move
+    _entrances: dict[str, str] = field(default_factory=dict)  # who pushes, by the token of the entrance they came by
     _num_moved: int = 0
+    _kept_house: int = 1 - HOUSEKEEPING_PUSHES  # how many had moved when a worker was last started: at the first
     _pushed_s: float = -math.inf  # when refs were last moved
 
     def __post_init__(self) -> None:
@@ -93,7 +100,8 @@ class PolicyServer:
                 name.unlink(missing_ok=True)
                 listener.bind(str(name))
                 listener.listen(64)
-                self._ensure_worker()
+                self._begin()
+                threading.Thread(target=self._settle, name="settle", daemon=True).start()
                 gc.freeze()  # what was imported stays: no push waits for a look through all of it
                 own = os.stat(name).st_ino
                 reception.open()
@@ -123,14 +131,32 @@ class PolicyServer:
         """When to look again whether the worker lives, having done so at ``looked``."""
         return min((at for after in LOOK_AGAIN_S if (at := self._pushed_s + after) > looked), default=math.inf)
 
+    def _begin(self) -> None:
+        try:
+            older.begin(self.hub)
+        except (WorkbenchError, OSError) as error:  # the worker tries again
+            print(f"policy: {error}", file=sys.stderr, flush=True)
+
+    def _settle(self) -> None:
+        """What moved while no process of the hub lived is recorded, and its work begun."""
+        try:
+            for stray in beside.settle(self.hub):
+                print(f"policy: {stray.move.ref} moved beside the ledger: {stray.why}", file=sys.stderr, flush=True)
+        except (WorkbenchError, OSError) as error:
+            print(f"policy: {error}", file=sys.stderr, flush=True)
+        self._ensure_worker()
+
     def _converse(self, connection: socket.socket, answer: Answer) -> None:
         accepted = False
         try:
+            _check_peer(connection)
             request = read_request(connection)
             if request.verb == "pre-receive":
                 accepted = self._pre_receive(request, answer)
             elif request.verb == "proc-receive":
                 accepted = self._proc_receive(request, answer)
+            elif request.verb == "entrance":
+                self._admit(request, connection, answer)
             else:
                 raise Refused(f"unknown verb {request.verb!r}", "stamp the hooks again: `workbench doctor --mend`")
         except WorkbenchError as error:
@@ -145,42 +171,65 @@ class PolicyServer:
         finally:
             answer.end(accepted)
 
+    # --- who pushes --------------------------------------------------------------------------------------------------
+
+    def _admit(self, request: Request, connection: socket.socket, answer: Answer) -> None:
+        """An entrance says who comes by it, for as long as it keeps this connection open."""
+        name = roles.check_pusher(request.options[0] if request.options else "")
+        self._entrances[request.entrance] = name
+        try:
+            answer.admit()
+            await_end(connection)
+        finally:
+            self._entrances.pop(request.entrance, None)
+
+    def _pusher(self, request: Request) -> str:
+        if not request.entrance:
+            return OWNER
+        name = self._entrances.get(request.entrance)
+        if name is None:
+            raise Refused("the hub's policy process was replaced while you pushed", "push again")
+        return name
+
     # --- pre-receive -------------------------------------------------------------------------------------------------
 
     def _pre_receive(self, request: Request, answer: Answer) -> bool:
-        with self._judging:
-            accepted = self._judge(request)
-            if accepted.push.options.dry:
-                said = ("workbench: dry run: nothing was changed", *accepted.lines)
-                answer.say("".join(f"{line}\n" for line in said))
-                return False
-            self._forget_ended()
-            self._accepted[request.receiver] = accepted
+        judged, stood = self._judge(request)
+        if judged.push.options.dry:
+            said = ("workbench: dry run: nothing was changed", *judged.lines)
+            answer.say("".join(f"{line}\n" for line in said))
+            return False
+        self._judged[request.receiver] = (judged, stood)
+        while len(self._judged) > MAX_JUDGED:
+            self._judged.pop(next(iter(self._judged)), None)
         return True
 
-    def _judge(self, request: Request) -> Accepted:
-        """Refused, or what the push will do. Reads the quarantine while there is one."""
-        stood = self._stands()
+    def _judge(self, request: Request) -> tuple[Judged, Stood]:
+        """Refused, or what the push will do, and where the hub stood. Reads the quarantine while there is one."""
         options = rules.parse_options(request.options)
-        push = Push(rules.parse_updates(request.stdin.splitlines()), options, request.pusher)
+        push = Push(rules.parse_updates(request.stdin.splitlines()), options, self._pusher(request))
+        stood = self._stands(push)
         objects = self.hub.open_objects(self._quarantine(request))
         judged = judge(push, objects, self.hub.repository.refs, self._clean)
         check_effect(push.moves, options)
-        started = started_by(objects.view, push.moves, judged.main, judged.changed)
-        jobs = self._derivation.jobs(objects.view, started, options)
-        self._check_definitions(objects.view, judged)
-        if options.promote and not jobs:
-            raise Refused("promote has no effect: this push starts no run", "add -o ci.tier=micro")
-        return Accepted(push, jobs, tuple(self._plan_lines(objects.view, jobs)), stood)
+        if judged.main is not None and rules.under_any(judged.changed, ("ci/tiers.toml",)):
+            for tier in rules.TIERS:
+                load_tier(objects.view, judged.main, tier)
+        return self._planned(judged, objects.view), stood
 
-    def _stands(self) -> tuple[int, ObjectId | None]:
-        """Changes whenever a push, a pin or a publication moves refs of this hub."""
-        return self._num_moved, self.hub.repository.refs.get(str(LEDGER))
-
-    def _forget_ended(self) -> None:
-        """Pushes that were accepted and then ended before they asked to move their refs."""
-        for receiver in [pid for pid in self._accepted if not Path("/proc", str(pid)).exists()]:
-            del self._accepted[receiver]
+    def _stands(self, push: Push) -> Stood:
+        """What of the hub a judgement rests on: another push may have moved it since."""
+        repository, tags = (
+            self.hub.repository,
+            [m.ref for m in push.moves if isinstance(m.ref, AgentVersion | ArtifactTag)],
+        )
+        main = repository.refs.get(str(MAIN))
+        if main and push.move(MAIN) is None and not any(isinstance(tag, AgentVersion) for tag in tags):
+            table = repository.objects.entry(main, roles.FILE)  # of main, this alone
+            main = table.id if table else None
+        families = {rules.family(tag) for tag in tags}
+        names = {name for family in families for name in repository.refs.all(family) if "/" not in name[len(family) :]}
+        return main, frozenset(names)
 
     def _quarantine(self, request: Request) -> list[Path]:
         if not request.quarantine:
@@ -190,45 +239,67 @@ class PolicyServer:
             raise Refused("the quarantine is not inside this hub", "push through git-receive-pack")
         return [Path(folder)]
 
-    def _check_definitions(self, view: Objects, judged: Judged) -> None:
-        if judged.main is not None and rules.under_any(judged.changed, ("ci/tiers.toml",)):
-            for tier in rules.TIERS:
-                load_tier(view, judged.main, tier)
+    # --- planning ----------------------------------------------------------------------------------------------------
 
-    def _plan_lines(self, view: Objects, jobs: tuple[Job, ...]) -> list[str]:
-        repository = PushedRepository(self.hub.repository, view)
-        lines = []
-        for job in jobs:
-            lines.append(f"{job.label}: {job.why}")
-            if job.kind == "tier":
-                lines += [f"  {command.name}" for command in load_tier(view, job.source, job.subject)]
-                continue
-            try:
-                lines += describe(self._derivation.plan(repository, job))
-            except (NotFound, ToolMissing) as error:
-                lines.append(f"  cannot be planned yet: {_one_line(error)}")
-        return lines or ["nothing to run"]
+    def _planned(self, judged: Judged, view: Objects) -> Judged:
+        """With what the push starts and why, as far as that is decided in time. Refused where it cannot be."""
+        plan = _Planning()
+        until_s = time.monotonic() + PLAN_S
+        if self._planning.acquire(timeout=PLAN_S):
+            threading.Thread(target=self._plan, args=(plan, judged, view), name="plan", daemon=True).start()
+            plan.done.wait(until_s - time.monotonic())
+        if plan.error is not None:
+            raise plan.error
+        if plan.work is None:
+            return judged.with_work(None, ["what this push starts is decided by the worker"])
+        return judged.with_work(plan.work, [*plan.lines, *([] if plan.done.is_set() else [_UNDECIDED])])
+
+    def _plan(self, plan: _Planning, judged: Judged, view: Objects) -> None:
+        try:
+            plan.work = self._derivation.work(view, judged)
+            repository = PushedRepository(self.hub.repository, view)
+            for work in plan.work:
+                plan.lines.append(f"{work.label}: {work.why}")
+                if work.kind == "tier":
+                    plan.lines += [f"  {command.name}" for command in load_tier(view, work.source, work.subject)]
+                    continue
+                try:
+                    plan.lines += describe(self._derivation.plan(repository, work))
+                except (NotFound, ToolMissing) as error:
+                    plan.lines.append(f"  cannot be planned yet: {_one_line(error)}")
+            plan.lines = plan.lines or ["nothing to run"]
+        except Exception as error:  # noqa: BLE001  (it is raised where the push is judged)
+            plan.error = error
+        finally:
+            self._planning.release()
+            plan.done.set()
 
     # --- proc-receive ------------------------------------------------------------------------------------------------
 
     def _proc_receive(self, request: Request, answer: Answer) -> bool:
         moves = rules.parse_updates(request.stdin.splitlines())
-        with self._judging:
-            accepted = self._accepted.pop(request.receiver, None)
-            if accepted is None and self._stand_already(moves):
-                answer.say("workbench: these refs have been moved already\n")  # by a policy process that then ended
-                self._ensure_worker()
-                return True
-            if accepted is None or accepted.push.moves != moves or accepted.stood != self._stands():
-                accepted = self._judge(request)
-            run = self._move(accepted)
-            self._pushed_s = time.monotonic()
-        options = accepted.push.options
+        judged, stood = self._judged.pop(request.receiver, (None, None))
+        if judged is None and self._stand_already(moves):
+            answer.say("workbench: these refs have been moved already\n")  # by a policy process that then ended
+            self._ensure_worker()
+            return True
+        for _ in range(TRIES):
+            if judged is None or judged.push.moves != moves:
+                judged, stood = self._judge(request)
+            with self._moving:
+                if stood == self._stands(judged.push):
+                    run = self._move(judged)
+                    break
+            judged = None
+        else:
+            raise Refused(f"the hub moved {TRIES} times while this push was judged", "push again")
+        self._pushed_s = time.monotonic()
+        options = judged.push.options
         said = ["workbench: nothing to run" + (" (-o ci.skip)" if options.skip else "")]
-        if accepted.jobs:
-            said = [f"workbench: run {run}", *accepted.lines, f"follow: workbench runs tail {run}"]
+        if _starts(judged):
+            said = [f"workbench: run {run}", *judged.lines, f"follow: workbench runs tail {run}"]
         text = "".join(f"{line}\n" for line in said)
-        is_followed = options.wait and accepted.jobs
+        is_followed = options.wait and _starts(judged)
         if is_followed:
             answer.moved(text)
         self._ensure_worker()
@@ -246,25 +317,20 @@ class PolicyServer:
         refs = self.hub.repository.refs
         return all((refs.get(str(move.ref)) or ZERO_ID) == move.new for move in moves)
 
-    def _move(self, accepted: Accepted) -> Ulid:
-        """The commit point of a push. Its run's id is on disk before, so that its options are not lost."""
-        repository, push, run = self.hub.repository, accepted.push, self.hub.clock.ulid()
-        if accepted.jobs or push.options.to_json():
-            now_ms = self.hub.clock.now_ms()
-            self.hub.intents.add(Intent(run, push.moves, push.options, push.pusher, now_ms, accepted.lines))
+    def _move(self, judged: Judged) -> Ulid:
+        """The commit point of a push: one entry, with all that its work needs."""
+        push, run = judged.push, self.hub.clock.ulid()
+        evidence: dict[str, Any] = {"pusher": push.pusher, "options": push.options.to_json()}
+        if _starts(judged):
+            evidence["run"] = run
+        if judged.work:
+            evidence["work"] = [work.to_json() for work in judged.work]
+        names = ", ".join([*(str(move.ref) for move in push.moves[:_NAMED]), *("…" for _ in push.moves[_NAMED:][:1])])
         try:
-            if len(push.moves) == 1:
-                repository.ledger.swap(push.moves[0])
-            else:
-                names = ", ".join(str(move.ref) for move in push.moves[:_NAMED]) + (
-                    ", …" if push.moves[_NAMED:] else ""
-                )
-                evidence = {"run": run} if accepted.jobs else {}
-                repository.ledger.change(
-                    Action.PUSH, push.moves, who=_who(push.pusher), why=f"push {names}", evidence=evidence
-                )
+            self.hub.repository.ledger.change(
+                Action.PUSH, push.moves, who=_who(push.pusher), why=f"push {names}", evidence=evidence
+            )
         except Conflict as lost:
-            self.hub.intents.remove(run)
             raise Refused(f"while you pushed, {lost.what}", "fetch, and push again") from lost
         self._num_moved += 1
         return run
@@ -275,7 +341,8 @@ class PolicyServer:
         try:
             if worker_is_alive(self.hub):
                 poke(self.hub.layout.worker_wake)
-            elif pending_pushes(self.hub):
+            elif waiting(self.hub.repository) or self._num_moved >= self._kept_house + HOUSEKEEPING_PUSHES:
+                self._kept_house = self._num_moved
                 self.hub.start_worker()
         except (WorkbenchError, OSError) as error:
             print(f"policy: {error}", file=sys.stderr, flush=True)
@@ -303,6 +370,27 @@ class PolicyServer:
             answer.say(f"run {run} {state}\n")
             return
         answer.say(f"still running; follow: workbench runs tail {run}\n")
+
+
+@dataclass
+class _Planning:
+    """What a plan has come to so far; its thread goes on when nobody waits for it any more."""
+
+    work: tuple[Work, ...] | None = None
+    lines: list[str] = field(default_factory=list)
+    error: Exception | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+def _starts(judged: Judged) -> bool:
+    return judged.work is None or bool(judged.work)
+
+
+def _check_peer(connection: socket.socket) -> None:
+    """Who asks is a process of the hub's owner: the kernel says so."""
+    uid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    if uid != os.geteuid():
+        raise Refused(f"this hub belongs to another user than yours (uid {uid})", "push over ssh, as its owner")
 
 
 @dataclass(frozen=True)
@@ -352,8 +440,13 @@ def _log_traceback() -> None:
 
 
 def _who(pusher: str) -> str:
-    name = "".join(c if c.isprintable() and c not in "<>" else "?" for c in pusher)[:100].strip() or "someone"
-    return f"{name} <{name.replace(' ', '.')}@localhost>"
+    """The owner is a system user, whose name the passwd file has."""
+    if pusher == OWNER:
+        try:
+            pusher = pwd.getpwuid(os.geteuid()).pw_name
+        except KeyError:
+            pusher = f"uid-{os.geteuid()}"
+    return f"{pusher} <{pusher}@localhost>"
 
 
 def _one_line(error: WorkbenchError) -> str:

@@ -1,6 +1,6 @@
-"""One run for a whole push: its only job's record, or a record of kind ``push`` with a step for each job.
+"""One run for a whole push: the record of its only piece of work, or one of kind ``push`` with a step for each piece.
 
-Jobs of such a record have runs of their own (their ids are in its options), so that each is planned, resumed and
+The pieces of such a record have runs of their own (their ids are in its options), so that each is planned, resumed and
 cancelled as a pipeline or tier is; the push's run passes a cancel on, and shows their events. A run that someone walks
 by hand is waited for: how it ends there is how it ended.
 """
@@ -19,8 +19,9 @@ from workbench.domain.ids import Ulid
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.hub import runs
 from workbench.hub.context import Hub
-from workbench.hub.planning import Derivation, Job
+from workbench.hub.planning import Derivation
 from workbench.hub.tier_run import TierRun, tier_record
+from workbench.hub.work import Work
 from workbench.pipeline import records, watch
 from workbench.pipeline.plan import Planner
 from workbench.pipeline.records import EVENTS, RECORD, RunFolder, queued
@@ -30,34 +31,34 @@ POLL_S = 0.2  # how soon it is noticed that someone else's walk has ended
 
 
 class PushRun:
-    """Runs the jobs of one push, from the start or from where a dead worker left them."""
+    """Runs the work of one push, from the start or from where a dead worker left them."""
 
     def __init__(self, hub: Hub, derivation: Derivation) -> None:
         self._hub = hub
         self._derivation = derivation
 
-    def run(self, run: Ulid, jobs: Sequence[Job], trigger: str) -> RunRecord:
+    def run(self, run: Ulid, pieces: Sequence[Work], trigger: str) -> RunRecord:
         """The record at its end. What is raised is the world's failure: try again."""
         record = self._read(run)
         if record is not None and record.state in FINAL:
             return record
-        if len(jobs) == 1 and (record is None or record.kind == jobs[0].kind):
-            return self._job(run, jobs[0], trigger, lambda: False, watch.Silent())
+        if len(pieces) == 1 and (record is None or record.kind == pieces[0].kind):
+            return self._one(run, pieces[0], trigger, lambda: False, watch.Silent())
         if record is None:
-            record = self._recorded(run, lambda: self._of(run, jobs, trigger))
+            record = self._recorded(run, lambda: self._of(run, pieces, trigger))
         elif record.kind != "push":
-            record = self._save(self._of(run, jobs, trigger))
-        return self._several(run, record, jobs, trigger)
+            record = self._save(self._of(run, pieces, trigger))
+        return self._several(run, record, pieces, trigger)
 
     def give_up(self, run: Ulid, error: Exception) -> RunRecord:
-        """A run that cannot be begun, or not gone on with: its record says so, and those of its jobs. One that
-        has ended stays as it is, and so does a job that someone walks by hand, or whose record cannot be read."""
+        """A run that cannot be begun, or not gone on with: its record says so, and those of its pieces. One that
+        has ended stays as it is, and so does one that someone walks by hand, or whose record cannot be read."""
         record = runs.show_run(self._hub.repository, run)
         if record.state in FINAL:
             return record
-        for job in record.options.get("runs", {}).values():
+        for work in record.options.get("runs", {}).values():
             with suppress(Corrupt):
-                begun = self._read(Ulid(job))
+                begun = self._read(Ulid(work))
                 if begun is not None and not self._is_walked(begun.id):
                     self._end_as_failed(records.abandon_if_dead(self._hub.repository, begun, self._hub.clock), error)
         return self._end_as_failed(record, error)
@@ -73,10 +74,10 @@ class PushRun:
                 record = record.with_step(step.to(State.SKIPPED))
         return self._save(_failed(record, now_ms, error))
 
-    # --- one job -----------------------------------------------------------------------------------------------------
+    # --- one piece of work --------------------------------------------------------------------------------------------
 
-    def _job(
-        self, run: Ulid, job: Job, trigger: str, is_stopped: Callable[[], bool], watcher: watch.Watcher
+    def _one(
+        self, run: Ulid, work: Work, trigger: str, is_stopped: Callable[[], bool], watcher: watch.Watcher
     ) -> RunRecord:
         while True:
             self._await_other_walker(run, is_stopped)
@@ -84,7 +85,7 @@ class PushRun:
             if record is not None and record.state in FINAL:
                 return record
             try:
-                return self._walk(run, record, job, trigger, is_stopped, watcher)
+                return self._walk(run, record, work, trigger, is_stopped, watcher)
             except records.Walked:  # someone has just begun to
                 continue
 
@@ -102,7 +103,7 @@ class PushRun:
         self,
         run: Ulid,
         record: RunRecord | None,
-        job: Job,
+        work: Work,
         trigger: str,
         is_stopped: Callable[[], bool],
         watcher: watch.Watcher,
@@ -110,73 +111,73 @@ class PushRun:
         if record is not None:
             record = records.abandon_if_dead(self._hub.repository, record, self._hub.clock)
         try:
-            if job.kind == "tier":
-                record = record or self._recorded(run, lambda: tier_record(self._hub, job, run, trigger))
-                return TierRun(self._hub, job, is_stopped).run(record)
+            if work.kind == "tier":
+                record = record or self._recorded(run, lambda: tier_record(self._hub, work, run, trigger))
+                return TierRun(self._hub, work, is_stopped).run(record)
             repository = self._hub.repository
-            planner = Planner(repository, self._derivation.definition(repository.objects, job), job.source)
+            planner = Planner(repository, self._derivation.definition(repository.objects, work), work.source)
             if record is None:
-                plan = planner.plan(job.mode)
+                plan = planner.plan(work.mode)
                 now_ms = self._hub.clock.now_ms()
-                options = job.options.to_json()
+                options = work.options.to_json()
                 fresh = queued(plan, run=run, trigger=trigger, now_ms=now_ms, options=options)
                 record = self._recorded(run, lambda: fresh)
             settings = Settings(
                 who=self._hub.who, watcher=watcher, is_stopped=is_stopped, sandbox=self._hub.sandbox, is_taken_up=True
             )
-            return Walk(planner, job.mode, settings, self._hub.clock).walk(record)
+            return Walk(planner, work.mode, settings, self._hub.clock).walk(record)
         except WorkbenchError as error:
             if isinstance(error, Conflict) or self._settled(run):
                 raise
-            return self._could_not_begin(run, job, trigger, error)
+            return self._could_not_begin(run, work, trigger, error)
 
     def _settled(self, run: Ulid) -> bool:
         record = self._read(run)
         return record is not None and record.state in FINAL
 
-    def _could_not_begin(self, run: Ulid, job: Job, trigger: str, error: WorkbenchError) -> RunRecord:
-        """A job that could not even be planned or begun: the record says why."""
+    def _could_not_begin(self, run: Ulid, work: Work, trigger: str, error: WorkbenchError) -> RunRecord:
+        """What could not even be planned or begun: the record says why."""
         now_ms = self._hub.clock.now_ms()
         record = self._read(run) or RunRecord(
             id=run,
-            kind=job.kind,
-            subject=job.subject,
-            source=job.source,
+            kind=work.kind,
+            subject=work.subject,
+            source=work.source,
             trigger=trigger,
             created_ms=now_ms,
-            options=job.options.to_json(),
+            options=work.options.to_json(),
         )
         return self._save(_failed(record, now_ms, error))
 
-    # --- several jobs ------------------------------------------------------------------------------------------------
+    # --- several pieces of work ---------------------------------------------------------------------------------------
 
-    def _of(self, run: Ulid, jobs: Sequence[Job], trigger: str) -> RunRecord:
+    def _of(self, run: Ulid, pieces: Sequence[Work], trigger: str) -> RunRecord:
         return RunRecord(
             id=run,
             kind="push",
-            subject=", ".join(job.label for job in jobs),
-            source=jobs[0].source if jobs else "",
+            subject=", ".join(work.label for work in pieces),
+            source=pieces[0].source if pieces else "",
             trigger=trigger,
-            steps=tuple(StepRecord(job.label, why=job.why) for job in jobs),
-            options={"runs": {job.label: self._hub.clock.ulid() for job in jobs}},
+            steps=tuple(StepRecord(work.label, why=work.why) for work in pieces),
+            options={"runs": {work.label: self._hub.clock.ulid() for work in pieces}},
             created_ms=self._hub.clock.now_ms(),
         )
 
-    def _fitting(self, record: RunRecord, jobs: Sequence[Job]) -> RunRecord:
-        """The record with a step and a run for each job. It may be of a workbench that derived other jobs."""
+    def _fitting(self, record: RunRecord, pieces: Sequence[Work]) -> RunRecord:
+        """The record with a step and a run for each piece. It may be of a workbench that derived others."""
         known = record.options.get("runs", {})
-        if set(known) == {job.label for job in jobs} == {step.stage for step in record.steps}:
+        if set(known) == {work.label for work in pieces} == {step.stage for step in record.steps}:
             return record
-        inner = {job.label: known.get(job.label) or self._hub.clock.ulid() for job in jobs}
-        steps = tuple(StepRecord(job.label, why=job.why) for job in jobs)
+        inner = {work.label: known.get(work.label) or self._hub.clock.ulid() for work in pieces}
+        steps = tuple(StepRecord(work.label, why=work.why) for work in pieces)
         return replace(record, steps=steps, options={**record.options, "runs": inner})
 
-    def _several(self, run: Ulid, record: RunRecord, jobs: Sequence[Job], trigger: str) -> RunRecord:
+    def _several(self, run: Ulid, record: RunRecord, pieces: Sequence[Work], trigger: str) -> RunRecord:
         folder = RunFolder.of(self._hub.repository, run)
         record = records.abandon_if_dead(self._hub.repository, record, self._hub.clock)
         if record.state in FINAL:
             return record
-        record = self._fitting(record, jobs)
+        record = self._fitting(record, pieces)
         if record.state is State.ABANDONED:
             record = record.to(State.QUEUED)
         fresh = tuple(StepRecord(step.stage, why=step.why) for step in record.steps)
@@ -188,19 +189,19 @@ class PushRun:
                 )
             )
             events = _Events(folder)
-            events.on(watch.RunStarted(run, "push", {job.label: job.why for job in jobs}))
-            for job in jobs:
+            events.on(watch.RunStarted(run, "push", {work.label: work.why for work in pieces}))
+            for work in pieces:
                 if folder.is_asked_to_stop():
                     break
-                child = Ulid(record.options["runs"][job.label])
-                step = record.step(job.label).to(State.RUNNING, started_ms=self._hub.clock.now_ms())
+                child = Ulid(record.options["runs"][work.label])
+                step = record.step(work.label).to(State.RUNNING, started_ms=self._hub.clock.now_ms())
                 record = self._save(record.with_step(step))
-                ended = self._job(child, job, f"run {run}: {trigger}", folder.is_asked_to_stop, events)
+                ended = self._one(child, work, f"run {run}: {trigger}", folder.is_asked_to_stop, events)
                 state = ended.state if ended.state in FINAL else State.FAILED
                 now_ms = self._hub.clock.now_ms()
                 record = self._save(record.with_step(step.to(state, ended_ms=now_ms, error=ended.error)))
                 seconds = (now_ms - step.started_ms) / 1000
-                events.on(watch.StepEnded(job.label, state, why=f"run {child}", error=ended.error, seconds=seconds))
+                events.on(watch.StepEnded(work.label, state, why=f"run {child}", error=ended.error, seconds=seconds))
             return self._end(record, folder, events)
 
     def _end(self, record: RunRecord, folder: RunFolder, events: _Events) -> RunRecord:
@@ -221,7 +222,7 @@ class PushRun:
         folder.clear()
         return record
 
-    # --- records -----------------------------------------------------------------------------------------------------
+    # --- records ------------------------------------------------------------------------------------------------------
 
     def _read(self, run: Ulid) -> RunRecord | None:
         data = self._hub.repository.runs.read(run, RECORD)
@@ -251,7 +252,7 @@ def plain(error: Exception) -> str:
 
 
 class _Events:
-    """Appends what happens to the push's own events; begin and end of its jobs' runs are told by the steps."""
+    """Appends what happens to the push's own events; begin and end of its pieces are told by the steps."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._path = folder.events

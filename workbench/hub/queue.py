@@ -1,147 +1,146 @@
-"""The queue: what is pushed and not yet handled, as a function of refs, the ledger and the intents. Pure.
+"""The queue, and where the ledger left each ref: a fold over the ledger's entries, in a file that may be deleted.
 
-::
-
-    handled (ledger) ──intent 1──> a ──?──> b ──intent 2──> c  (refs/heads/main)
-                                       gap
-
-Each intent on the way from what is handled to where a ref stands is a push that happened; what remains is a gap: one
-more push that nobody described (it asked for nothing and started nothing, or its intent was lost).
+Every push is an entry. What is to be done are the entries of pushes that start something, after the one up to which a
+HANDLED entry says that all is done. Not here: what to do about a ref that stands elsewhere (``beside``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from workbench.domain import refs
-from workbench.domain.ids import ZERO_ID, ObjectId
-from workbench.domain.ledger import RefMove
-from workbench.domain.refs import MAIN, AgentVersion, Branch
-from workbench.hub.handled import Handled
-from workbench.hub.intents import Intent
+from workbench.domain.errors import WorkbenchError
+from workbench.domain.ids import ZERO_ID, ObjectId, Ulid, object_id, ulid
+from workbench.domain.ledger import Action, Entry, RefMove
+from workbench.hub.layout import HubLayout
+from workbench.ports.store import Ledger, Repository
 
-CameBefore = Callable[[ObjectId, ObjectId], bool]  # whether the first commit is the second, or in its history
-
-_GAP, _LEDGER = -1, -2  # moves that no intent describes: by a push, and by the ledger (no run)
-_Edge = tuple[RefMove, int]  # with the index of its intent
-
-
-@dataclass(frozen=True)
-class PendingPush:
-    """A push that happened and was not dealt with. ``intent`` is None for what was only found in the refs."""
-
-    moves: tuple[RefMove, ...]
-    intent: Intent | None
+FORMAT = 1
+WATCHED = ("refs/heads/", "refs/tags/", "refs/notes/", "refs/workbench/channels/")  # what nothing but entries moves
 
 
 @dataclass
-class _Group:
-    """The moves of one push, and its place in the order."""
+class Fold:
+    """What the entries up to ``counter`` say."""
 
-    rank: tuple[int, int]
-    intent: Intent | None
-    moves: list[RefMove] = field(default_factory=list)
+    counter: int = 0
+    commit: str = ""
+    is_begun: bool = False  # whether every push is an entry since then: a hub may be older than that rule
+    upto: int = 0  # all pushes up to this entry are handled
+    stands: dict[str, ObjectId] = field(default_factory=dict)  # ref -> the value that the ledger gave it last
+    missed: list[RefMove] = field(default_factory=list)  # beside the ledger, and onto which an entry moved since
+    waiting: list[Entry] = field(default_factory=list)  # pushes that start something, oldest first
 
+    def apply(self, entry: Entry) -> None:
+        evidence = entry.evidence
+        if isinstance(evidence.get("stands"), dict):
+            self.is_begun, self.missed = True, []
+            self.stands = {str(ref): ObjectId(id) for ref, id in evidence["stands"].items()}
+        if entry.action is Action.PUSH and "pusher" in evidence:
+            self.is_begun = self.is_begun or entry.counter == 1
+            found = [found_move(each) for each in evidence.get("found", ())]
+            self.missed = [move for move in self.missed if move not in found]
+            if "run" in evidence:
+                self.waiting.append(entry)
+        if entry.action is Action.HANDLED:
+            self.stands |= {str(ref): ObjectId(id) for ref, id in evidence.get("refs", {}).items()}  # an older form
+            self.upto = max(self.upto, evidence.get("upto", 0))
+            self.waiting = [push for push in self.waiting if push.counter > self.upto]
+        for move in entry.moves:
+            self._move(move)
+        self.counter, self.commit = entry.counter, entry.commit
 
-def pending(
-    current: Mapping[str, ObjectId],
-    handled: Handled,
-    intents: Sequence[Intent],
-    came_before: CameBefore = lambda old, new: old == new,
-) -> tuple[PendingPush, ...]:
-    """In the order in which they happened. ``current`` holds the branches and version tags."""
-    by_intent: dict[int, _Group] = {}
-    gaps: list[_Group] = []
-    latest = -1
-    for place, (move, index) in enumerate(_main_chain(current, handled, intents, came_before), 1):
-        latest = max(latest, index)  # the chain is the order, even where the clock that named the intents went back
-        if index >= 0:
-            by_intent[index] = _Group((latest, place), intents[index], [move])
-        elif move.old != move.new and index == _GAP:
-            gaps.append(_Group((latest, place), None, [move]))
-    undescribed = []
-    for move, index in [*_versions(current, handled, intents), *_tiers(current, handled, intents, came_before)]:
-        if index == _GAP:
-            undescribed.append(move)
-        else:
-            by_intent.setdefault(index, _Group((index, 0), intents[index])).moves.append(move)
-    if undescribed:
-        last = gaps[-1] if gaps else _Group((len(intents), 0), None)
-        last.moves += undescribed
-        gaps = [*gaps[:-1], last]
-    ordered = sorted([*by_intent.values(), *gaps], key=lambda group: group.rank)
-    return tuple(PendingPush(tuple(sorted(g.moves, key=lambda m: str(m.ref))), g.intent) for g in ordered)
-
-
-def _main_chain(
-    current: Mapping[str, ObjectId], handled: Handled, intents: Sequence[Intent], came_before: CameBefore
-) -> list[_Edge]:
-    """Moves of main from where it is handled to where it stands."""
-    name = str(MAIN)
-    start, at = handled.refs.get(name, ZERO_ID), current.get(name, ZERO_ID)
-    edges = [(m, i) for i, intent in enumerate(intents) for m in intent.moves if m.ref == MAIN]
-    edges = [(m, _LEDGER) for m in handled.edges if m.ref == MAIN] + edges
-    chain: list[_Edge] = []
-    while at != start:
-        found = next((edge for edge in reversed(edges) if edge[0].new == at), None)
-        if found is None:
-            break
-        edges.remove(found)
-        chain.insert(0, found)
-        at = found[0].old
-    return [*_forward(start, at, edges, came_before), *chain]
+    def _move(self, move: RefMove) -> None:
+        ref = str(move.ref)
+        if not ref.startswith(WATCHED):
+            return
+        known = self.stands.pop(ref, ZERO_ID)
+        if self.is_begun and move.old not in (known, move.new):
+            self.missed.append(RefMove(move.ref, known, move.old))
+        if move.new != ZERO_ID:
+            self.stands[ref] = move.new
 
 
-def _forward(start: ObjectId, end: ObjectId, edges: list[_Edge], came_before: CameBefore) -> list[_Edge]:
-    """From ``start`` along the edges that lead towards ``end``, with a gap where one is missing."""
-    if end == ZERO_ID:  # main is gone: nothing to run
-        return []
-    edges = [edge for edge in edges if all(_follows(id, end, came_before) for id in (edge[0].old, edge[0].new))]
-    chain: list[_Edge] = []
-    at = start
-    while at != end:
-        ahead = [edge for edge in edges if _follows(at, edge[0].old, came_before)]
-        if not ahead:
-            return [*chain, (RefMove(MAIN, at, end), _GAP)]
-        origin = ahead[0][0].old
-        for move, _ in ahead:
-            if _follows(move.old, origin, came_before):
-                origin = move.old
-        if origin != at:
-            chain.append((RefMove(MAIN, at, origin), _GAP))
-        # An attempt that was cut off left an intent too; what then happened from the same commit came later.
-        found = next(edge for edge in reversed(ahead) if edge[0].old == origin)
-        chain.append(found)
-        edges.remove(found)
-        at = found[0].new
-    return chain
+def fold(repository: Repository) -> Fold:
+    """The fold up to the newest entry; the file is brought up to date where that can be."""
+    path = HubLayout(repository.path).fold
+    head = repository.ledger.head()
+    kept = _load(path)
+    if head is None:
+        return Fold()
+    if kept.commit != head.commit:
+        kept = _brought_up(kept, head, repository.ledger)
+        _save(path, kept)
+    return kept
 
 
-def _follows(at: ObjectId, then: ObjectId, came_before: CameBefore) -> bool:
-    return at == then or (then != ZERO_ID and (at == ZERO_ID or came_before(at, then)))
+def waiting(repository: Repository) -> Sequence[Entry]:
+    """Pushes that start something and were not handled, oldest first."""
+    return fold(repository).waiting
 
 
-def _versions(current: Mapping[str, ObjectId], handled: Handled, intents: Sequence[Intent]) -> list[_Edge]:
-    moves = [
-        RefMove.named(ref, ZERO_ID, id)
-        for ref, id in sorted(current.items())
-        if handled.refs.get(ref) != id and isinstance(refs.parse_any(ref), AgentVersion)
-    ]
-    last = range(len(intents) - 1, -1, -1)
-    return [(move, next((i for i in last if move in intents[i].moves), _GAP)) for move in moves]
+def found_move(raw: Any) -> RefMove:
+    ref, old, new = raw
+    return RefMove.named(str(ref), object_id(old), object_id(new))
 
 
-def _tiers(
-    current: Mapping[str, ObjectId], handled: Handled, intents: Sequence[Intent], came_before: CameBefore
-) -> list[_Edge]:
-    """A tier on a branch other than main runs only when it was asked for, on each commit for which it was."""
-    asked = {move: index for index, intent in enumerate(intents) if intent.options.tier for move in intent.moves}
-    found = []
-    for move, index in asked.items():
-        stands, done = current.get(str(move.ref), ZERO_ID), handled.refs.get(str(move.ref), ZERO_ID)
-        if move.ref == MAIN or not isinstance(move.ref, Branch) or ZERO_ID in (move.new, stands):
-            continue
-        if came_before(move.new, stands) and (done == ZERO_ID or not came_before(move.new, done)):
-            found.append((move, index))
-    return found
+def moves_of(push: Entry) -> tuple[RefMove, ...]:
+    """What a push moved, also one whose moves were found after they were made."""
+    return tuple(found_move(each) for each in push.evidence.get("found", ())) or push.moves
+
+
+def run_of(push: Entry) -> Ulid:
+    return ulid(push.evidence["run"])
+
+
+def _brought_up(kept: Fold, head: Entry, ledger: Ledger) -> Fold:
+    newer = list(ledger.history(max(1, head.counter - kept.counter + 1)))
+    if kept.counter and (newer[-1].counter, newer[-1].commit) == (kept.counter, kept.commit):
+        newer.pop()
+    else:  # it is of another ledger, or there is none
+        kept, newer = Fold(), list(ledger.history(head.counter))
+    for entry in reversed(newer):
+        kept.apply(entry)
+    return kept
+
+
+def _load(path: Path) -> Fold:
+    """What is kept; nothing where it is of another format or no such file."""
+    try:
+        raw = json.loads(path.read_bytes())
+        if raw["format"] != FORMAT:
+            return Fold()
+        return Fold(
+            counter=int(raw["counter"]),
+            commit=object_id(raw["commit"]),
+            is_begun=bool(raw["is_begun"]),
+            upto=int(raw["upto"]),
+            stands={str(ref): object_id(id) for ref, id in raw["stands"].items()},
+            missed=[found_move(each) for each in raw["missed"]],
+            waiting=[Entry.from_bytes(text.encode(), object_id(commit)) for commit, text in raw["waiting"]],
+        )
+    except (OSError, WorkbenchError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Fold()
+
+
+def _save(path: Path, fold: Fold) -> None:
+    raw = {
+        "format": FORMAT,
+        "counter": fold.counter,
+        "commit": fold.commit,
+        "is_begun": fold.is_begun,
+        "upto": fold.upto,
+        "stands": fold.stands,
+        "missed": [[str(move.ref), move.old, move.new] for move in fold.missed],
+        "waiting": [[push.commit, push.to_bytes().decode()] for push in fold.waiting],
+    }
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+    try:
+        fresh.write_text(json.dumps(raw))
+        fresh.replace(path)
+    except OSError:  # an index: the fold is done again next time
+        fresh.unlink(missing_ok=True)

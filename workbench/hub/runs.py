@@ -13,10 +13,9 @@ from itertools import islice
 
 from workbench.domain.errors import Corrupt, NotFound, UserError
 from workbench.domain.ids import Ulid, ulid
+from workbench.domain.ledger import Entry
 from workbench.domain.run import FINAL, RunRecord, State
-from workbench.hub.backlog import pending_in
-from workbench.hub.intents import Intent, Intents
-from workbench.hub.layout import HubLayout
+from workbench.hub.queue import moves_of, run_of, waiting
 from workbench.pipeline import records, watch
 from workbench.pipeline.records import EVENTS, RECORD, RunFolder
 from workbench.ports.store import Repository
@@ -29,9 +28,9 @@ CANCEL_TRIES = 50
 
 def list_runs(repository: Repository, limit: int = 50) -> Sequence[RunRecord]:
     """Newest first, with what is accepted but not yet taken up."""
-    waiting = [_from_intent(intent) for intent in _waiting(repository)]
+    queued = [_queued(push) for push in waiting(repository) if repository.runs.read(run_of(push), RECORD) is None]
     kept = [_seen(repository, record) for record in records.recent(repository, limit)]
-    return sorted([*waiting, *kept], key=lambda record: record.id, reverse=True)[:limit]
+    return sorted([*queued, *kept], key=lambda record: record.id, reverse=True)[:limit]
 
 
 def find_run(repository: Repository, text: str) -> Ulid:
@@ -39,7 +38,7 @@ def find_run(repository: Repository, text: str) -> Ulid:
     wanted = text.upper()
     if len(wanted) == 26:
         return ulid(wanted)
-    every = [*repository.runs.list(), *(intent.run for intent in _intents(repository).all())]
+    every = [*repository.runs.list(), *map(run_of, waiting(repository))]
     fits = sorted({run for run in every if len(wanted) >= 6 and (run.startswith(wanted) or run.endswith(wanted))})
     if not fits:
         raise NotFound(f"no run {text!r}", "see `workbench runs list`; give at least 6 characters of its id")
@@ -51,10 +50,10 @@ def find_run(repository: Repository, text: str) -> Ulid:
 def show_run(repository: Repository, run: Ulid) -> RunRecord:
     data = repository.runs.read(run, RECORD)
     if data is None:
-        intent = _intents(repository).get(run)
-        if intent is None:
+        push = _waiting_as(repository, run)
+        if push is None:
             raise NotFound(f"no run {run}", "see `workbench runs list`")
-        return _from_intent(intent)
+        return _queued(push)
     return _seen(repository, RunRecord.from_bytes(data))
 
 
@@ -89,14 +88,14 @@ def tail_run(
 
 def cancel_run(repository: Repository, run: Ulid) -> RunRecord:
     """Ask a run to stop, or end one that has not begun. Conflict when it has ended."""
-    intent = _intents(repository).get(run)
+    push = _waiting_as(repository, run)
     for _ in range(CANCEL_TRIES):
-        if intent is None or repository.runs.read(run, RECORD) is not None:
+        if push is None or repository.runs.read(run, RECORD) is not None:
             break
         try:
             with RunFolder.of(repository, run).held():  # so that the worker does not begin it meanwhile
                 if repository.runs.read(run, RECORD) is None:
-                    record = _from_intent(intent).to(State.CANCELLED, error="cancelled before it began")
+                    record = _queued(push).to(State.CANCELLED, error="cancelled before it began")
                     repository.runs.write(run, {RECORD: record.to_bytes()})
                     return record
         except records.Walked:  # the worker is just writing its record
@@ -154,26 +153,22 @@ def _seen(repository: Repository, record: RunRecord) -> RunRecord:
     return record
 
 
-def _intents(repository: Repository) -> Intents:
-    return Intents(HubLayout(repository.path).intents)
+def trigger(push: Entry) -> str:
+    return f"push {', '.join(str(move.ref) for move in moves_of(push))} by {push.evidence['pusher']}"
 
 
-def _waiting(repository: Repository) -> list[Intent]:
-    """Accepted pushes whose run has no record yet."""
-    if not _intents(repository).all():  # a clone has no queue
-        return []
-    intents = [push.intent for push in pending_in(repository) if push.intent]
-    return [intent for intent in intents if repository.runs.read(intent.run, RECORD) is None]
+def _waiting_as(repository: Repository, run: Ulid) -> Entry | None:
+    return next((push for push in waiting(repository) if run_of(push) == run), None)
 
 
-def _from_intent(intent: Intent) -> RunRecord:
-    names = ", ".join(str(move.ref) for move in intent.moves)
+def _queued(push: Entry) -> RunRecord:
+    """The record of a push whose run has none yet."""
     return RunRecord(
-        id=intent.run,
+        id=run_of(push),
         kind="push",
         subject="push",
-        source=next((move.new for move in intent.moves), ""),
-        trigger=f"push {names} by {intent.pusher}",
-        options=intent.options.to_json(),
-        created_ms=intent.time_ms,
+        source=next((move.new for move in moves_of(push)), ""),
+        trigger=trigger(push),
+        options=push.evidence.get("options", {}),
+        created_ms=push.time_ms,
     )

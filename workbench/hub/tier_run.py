@@ -11,13 +11,12 @@ from workbench.domain.errors import ToolMissing, WorkbenchError
 from workbench.domain.ids import ObjectId, Ulid
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.hub.context import Hub
-from workbench.hub.planning import Job
 from workbench.hub.tiers import TierCommand, export, load_tier
+from workbench.hub.work import Work
 from workbench.pipeline import watch
 from workbench.pipeline.plain import plain
 from workbench.pipeline.records import EVENTS, RECORD, RunFolder, end_of, log_path, whole_log
-from workbench.ports.sandbox import Job as SandboxJob
-from workbench.ports.sandbox import Limits, Outcome, SandboxResult
+from workbench.ports.sandbox import Job, Limits, Outcome, SandboxResult
 from workbench.system.temporary import temporary_folder
 
 LOG_BYTES = 256 << 10
@@ -25,17 +24,17 @@ WORKSPACE = "/in/workspace"
 _PYTHON = ("PYTHONDONTWRITEBYTECODE=1", "PYTHONFAULTHANDLER=1", "PYTHONPATH=/in/packages:/in/house")
 
 
-def tier_record(hub: Hub, job: Job, run: str, trigger: str) -> RunRecord:
+def tier_record(hub: Hub, work: Work, run: str, trigger: str) -> RunRecord:
     """The record of a tier that has not begun; UserError when its definition is wrong."""
-    commands = load_tier(hub.repository.objects, job.source, job.subject)
+    commands = load_tier(hub.repository.objects, work.source, work.subject)
     return RunRecord(
         id=run,  # type: ignore[arg-type]
         kind="tier",
-        subject=job.subject,
-        source=job.source,
+        subject=work.subject,
+        source=work.source,
         trigger=trigger,
-        steps=tuple(StepRecord(command.name, why=job.why) for command in commands),
-        options=job.options.to_json(),
+        steps=tuple(StepRecord(command.name, why=work.why) for command in commands),
+        options=work.options.to_json(),
         created_ms=hub.clock.now_ms(),
     )
 
@@ -43,9 +42,9 @@ def tier_record(hub: Hub, job: Job, run: str, trigger: str) -> RunRecord:
 class TierRun:
     """One walker over one run of a tier."""
 
-    def __init__(self, hub: Hub, job: Job, is_stopped: Callable[[], bool]) -> None:
+    def __init__(self, hub: Hub, work: Work, is_stopped: Callable[[], bool]) -> None:
         self._hub = hub
-        self._job = job
+        self._work = work
         self._is_stopped = is_stopped
 
     def run(self, record: RunRecord) -> RunRecord:
@@ -104,7 +103,7 @@ class TierRun:
         step = self._record.step(command.name).to(State.RUNNING, started_ms=started_ms)
         self._record = self._record.with_step(step)
         self._save({})
-        self._tell(watch.StepStarted(command.name, self._job.why))
+        self._tell(watch.StepStarted(command.name, self._work.why))
         result = self._hub.sandbox().run(self._sandboxed(command, workspace))
         log = (result.stdout + result.stderr)[:LOG_BYTES]
         for line in log.decode("utf-8", "replace").splitlines():
@@ -116,14 +115,14 @@ class TierRun:
         self._save({log_path(command.name): log} if log else {})
         return state
 
-    def _sandboxed(self, command: TierCommand, workspace: Path) -> SandboxJob:
+    def _sandboxed(self, command: TierCommand, workspace: Path) -> Job:
         beside = self._hub.tier_folders()
         folders = {"workspace": workspace, **{name: path for name, path in beside.items() if path.is_dir()}}
         files = {name: path.read_bytes() for name, path in beside.items() if path.is_file()}
-        variables = [f"{name}={value}" for name, value in sorted(self._job.options.variables.items())]
+        variables = [f"{name}={value}" for name, value in sorted(self._work.options.variables.items())]
         limits = Limits(wall_s=command.wall_s, cpu_s=max(1, int(command.wall_s)), output_bytes=LOG_BYTES)
         argv = ["/usr/bin/env", f"--chdir={WORKSPACE}", *_PYTHON, *variables, *command.run]
-        return SandboxJob(argv=argv, files=files, folders=folders, limits=limits, is_stopped=self._is_to_stop)
+        return Job(argv=argv, files=files, folders=folders, limits=limits, is_stopped=self._is_to_stop)
 
     def _end(self, state: State, error: str = "") -> RunRecord:
         now_ms = self._hub.clock.now_ms()

@@ -1,15 +1,20 @@
 """The conversation of a hook and the policy process, over a Unix socket.
 
-A request is seven fields between NUL bytes, then end of input: format ``1``, verb (the hook's name), process id of
-receive-pack, pusher, folder of the quarantine (``pre-receive`` alone), push options (UTF-8, a line each), and the moves
-(old, new, ref; a line each). The answer is text for the pusher; ``\\1`` says "still working", at least once a second;
-``\\2`` says "the refs have moved": this push is accepted, however the conversation goes on; ``\\0`` with ``0`` or ``1``
-after it is the verdict and the end.
+A request is seven fields between NUL bytes, then end of input: format ``2``, verb (the hook's name), process id of
+receive-pack, token of the entrance that the pusher came by (empty: the hub's owner), folder of the quarantine
+(``pre-receive`` alone), push options (UTF-8, a line each), and the moves (old, new, ref; a line each). An entrance
+(``cli/entrance.py``) says who comes by it in a request of its own, verb ``entrance``, with the name in the place of the
+options; what it says holds until it closes the connection.
+
+The answer is text for the pusher; ``\\1`` says "still working", at least once a second; ``\\2`` says "the refs have
+moved": this push is accepted, however the conversation goes on; ``\\0`` with ``0`` or ``1`` after it is the verdict and
+the end.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 from dataclasses import dataclass
@@ -27,7 +32,7 @@ SAY_S = 10.0  # for a client that does not read
 class Request:
     verb: str
     receiver: int  # process id of git-receive-pack
-    pusher: str
+    entrance: str
     quarantine: str
     options: tuple[str, ...]
     stdin: str
@@ -42,16 +47,22 @@ def read_request(connection: socket.socket) -> Request:
         if len(data) > MAX_REQUEST_BYTES:
             raise Refused("the push names too many refs", "push them in parts")
     fields = bytes(data).split(b"\0", 6)
-    if len(fields) != 7 or fields[0] != b"1" or not fields[2].isdigit():
+    if len(fields) != 7 or fields[0] != b"2" or not fields[2].isdigit():
         raise Refused("the hook speaks another version", "stamp the hub's hooks again: `workbench doctor --mend`")
     try:
         options = tuple(fields[5].decode().split("\n")) if fields[5] else ()
     except UnicodeDecodeError:
         what = f"a push option is not UTF-8: '{shown(fields[5])}'"
         raise Refused(what, "write it in a terminal whose encoding is UTF-8") from None
-    pusher = fields[3].decode("utf-8", "backslashreplace")
-    verb, quarantine, stdin = (fields[number].decode("utf-8", "surrogateescape") for number in (1, 4, 6))
-    return Request(verb, int(fields[2]), pusher, quarantine, options, stdin)
+    verb, entrance, quarantine, stdin = (fields[n].decode("utf-8", "surrogateescape") for n in (1, 3, 4, 6))
+    return Request(verb, int(fields[2]), entrance, quarantine, options, stdin)
+
+
+def await_end(connection: socket.socket) -> None:
+    """Until the other side has closed it, or has ended."""
+    closed = select.poll()
+    closed.register(connection, 0)
+    closed.poll()
 
 
 class Answer:
@@ -70,6 +81,12 @@ class Answer:
     def moved(self, text: str) -> None:
         """The refs have moved; what follows is about the run."""
         self._send(b"\2" + _clean(text))
+
+    def admit(self) -> None:
+        """The verdict, and nothing any more; the connection stays."""
+        self._send(b"\0" + b"0")
+        with self._lock:
+            self.gone = True
 
     def end(self, accepted: bool, text: str = "") -> None:
         """The last words and the verdict, at once: the pusher's client wakes once for both. After that nothing is

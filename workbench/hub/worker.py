@@ -1,7 +1,7 @@
 """The worker: its own process, one per hub, started on demand. It runs what was pushed and not handled, one by one.
 
-The queue is derived from refs each time, so nothing is lost however a worker or a hook ends. It outlives the pusher and
-goes away after a while without work.
+What is to be done are entries of the ledger, so nothing is lost however a worker or a hook ends. It outlives the pusher
+and goes away after a while without work.
 """
 
 from __future__ import annotations
@@ -17,34 +17,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.domain.errors import Conflict, UserError, WorkbenchError
-from workbench.domain.ids import ZERO_ID, ObjectId
-from workbench.domain.ledger import Action, RefMove
-from workbench.domain.push import PushOptions
+from workbench.domain.ids import ZERO_ID
+from workbench.domain.ledger import Action, Entry, RefMove
+from workbench.domain.push import Push, PushOptions
 from workbench.domain.refs import MAIN, AgentVersion, Channel
 from workbench.domain.run import RunRecord, State
 from workbench.domain.version import Version
-from workbench.hub import runs
-from workbench.hub.backlog import pending_in
+from workbench.hub import beside, runs
 from workbench.hub.changes import changed_paths
 from workbench.hub.commits import read_commit
 from workbench.hub.context import Hub
-from workbench.hub.intents import Intent
-from workbench.hub.planning import Derivation, Job, started_by
+from workbench.hub.planning import Derivation
+from workbench.hub.policy import Judged
 from workbench.hub.push_run import PushRun, plain
-from workbench.hub.queue import PendingPush
+from workbench.hub.queue import moves_of, run_of, waiting
 from workbench.hub.standing import Standing
+from workbench.hub.work import Work
 from workbench.pipeline import records
 from workbench.system import locks
 
 IDLE_S = 600.0
 RETRY_S = 5.0
-QUIET_S = 0.2  # a push that starts nothing is noted after it has ended, not while its author waits
 MAX_TRIES = 5
 
 
-def pending_pushes(hub: Hub) -> Sequence[PendingPush]:
-    """What is pushed and not handled: a function of refs, ledger and intents."""
-    return pending_in(hub.repository)
+def pending_pushes(hub: Hub) -> Sequence[Entry]:
+    """Pushes that start something and were not handled, oldest first."""
+    return waiting(hub.repository)
 
 
 @contextmanager
@@ -90,10 +89,7 @@ def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
                     if done:
                         tidy = False
                         continue
-                    if _woken(wake, RETRY_S if worker.is_stuck else idle_s):
-                        if not hub.intents.all():
-                            time.sleep(QUIET_S)
-                    elif not worker.is_stuck:
+                    if not _woken(wake, RETRY_S if worker.is_stuck else idle_s) and not worker.is_stuck:
                         if tidy or not _housekeeping(hub):
                             break
                         tidy = True  # once, and then another look: a push may have come meanwhile
@@ -153,106 +149,91 @@ def poke(path: Path) -> None:
 class Worker:
     hub: Hub
     is_stuck: bool = False
-    _tries: dict[tuple[RefMove, ...], int] = field(default_factory=dict)
+    _tries: dict[int, int] = field(default_factory=dict)  # by the counter of a push's entry
+    _strays: Sequence[beside.Stray] = ()
 
     def __post_init__(self) -> None:
         self._derivation = Derivation(self.hub.specs)
 
     def handle_all(self) -> int:
-        """Deal with every pending push, oldest first; how many."""
-        began_ms = self.hub.clock.now_ms()
-        pushes = pending_pushes(self.hub)
-        quiet: dict[str, ObjectId] = {}
+        """Deal with every pending push, oldest first; how many. What moved beside the ledger is recorded before."""
+        self._look_around()
         self.is_stuck = False
         num = 0
-        for push in pushes:
-            options = push.intent.options if push.intent else PushOptions()
+        for push in pending_pushes(self.hub):
             try:
-                jobs = self._jobs(push, options)
-                if jobs:
-                    self._note(quiet)
-                    self._run(push, jobs, options)
-                    self.hub.repository.cache.close()  # what its steps read may leave the cache again
-                elif options.skip:
-                    self._note(quiet)
-                    self._handled(push, "nothing was run: -o ci.skip", {"skipped": True})
-                else:
-                    quiet.update({str(move.ref): move.new for move in push.moves})
-                    if push.intent:
-                        self.hub.intents.remove(push.intent.run)
+                self._run(push)
+                self.hub.repository.cache.close()  # what its steps read may leave the cache again
             except Exception as error:  # noqa: BLE001  (the edge: a bug with one push must not stop all that come after it)
                 if not self._give_up(push, error):
                     self.is_stuck = True
                     break
             num += 1
-        self._note(quiet)
-        if pushes:
-            self._sweep(began_ms)
         return num
 
-    def _sweep(self, began_ms: int) -> None:
-        """What ran took hours, perhaps: what was accepted meanwhile is pending now, and as old as nothing."""
-        self.hub.intents.sweep([push.intent.run for push in pending_pushes(self.hub) if push.intent], began_ms)
+    def _look_around(self) -> None:
+        known = {stray.move for stray in self._strays}
+        try:
+            self._strays = beside.settle(self.hub, self._strays)
+        except (WorkbenchError, OSError) as error:  # what was pushed is run all the same
+            _log(str(error))
+        for stray in self._strays:
+            if stray.move not in known:
+                _log(f"{stray.move.ref} moved beside the ledger, and is not run: {stray.why}")
 
-    def _jobs(self, push: PendingPush, options: PushOptions) -> tuple[Job, ...]:
-        moved = next((move for move in push.moves if move.ref == MAIN), None)
+    def _work(self, push: Entry, options: PushOptions) -> tuple[Work, ...]:
+        """As the hook decided it, or else as it is to be decided now."""
+        if "work" in push.evidence:
+            return tuple(Work.from_json(raw, options) for raw in push.evidence["work"])
+        moves = moves_of(push)
+        moved = next((move for move in moves if move.ref == MAIN), None)
         objects = self.hub.open_objects(())
         main = moved.new if moved else self.hub.repository.refs.get(str(MAIN))
         changed = frozenset[str]()
         if moved:
             trees = [read_commit(objects, id).tree if id != ZERO_ID else None for id in (moved.old, moved.new)]
             changed = changed_paths(objects, trees[0], trees[1])
-        started = started_by(objects.view, push.moves, main, changed)
-        return self._derivation.jobs(self.hub.repository.objects, started, options)
+        judged = Judged(Push(moves, options, push.evidence["pusher"]), main, changed)
+        return self._derivation.work(self.hub.repository.objects, judged)
 
-    def _run(self, push: PendingPush, jobs: Sequence[Job], options: PushOptions) -> None:
-        intent = push.intent or self._described(push)
-        names = ", ".join(str(move.ref) for move in push.moves)
-        trigger = f"push {names} by {intent.pusher}"
-        record = PushRun(self.hub, self._derivation).run(intent.run, jobs, trigger)
+    def _run(self, push: Entry) -> None:
+        options = PushOptions.from_json(push.evidence.get("options", {}))
+        work = self._work(push, options)
+        record = PushRun(self.hub, self._derivation).run(run_of(push), work, runs.trigger(push))
         if record.state is State.SUCCEEDED and options.promote:
-            self._promote(push, record, options.promote, intent.pusher)
+            self._promote(push, record, options.promote)
         self._handled(push, f"run {record.id} {record.state}", {"run": record.id, "state": record.state.value})
-        self.hub.intents.remove(intent.run)
+        self._record_contracts(push)
         runs.forget_old(self.hub.repository)
 
-    def _described(self, push: PendingPush) -> Intent:
-        """What was only found in the refs gets a run id that a restarted worker finds again."""
-        clock = self.hub.clock
-        intent = Intent(clock.ulid(), push.moves, PushOptions(), "someone", clock.now_ms())
-        self.hub.intents.add(intent)
-        return intent
+    def _record_contracts(self, push: Entry) -> None:
+        """Of main and of versions: whoever shows or compares them reads what was recorded. A push can do without."""
+        for move in moves_of(push):
+            if move.new != ZERO_ID and (move.ref == MAIN or isinstance(move.ref, AgentVersion)):
+                try:
+                    self.hub.record_contract(self.hub.repository.objects.peel(move.new))
+                except (WorkbenchError, OSError) as error:
+                    _log(f"the contract of {move.ref} is not recorded: {error}")
 
-    def _promote(self, push: PendingPush, record: RunRecord, channel: str, pusher: str) -> None:
+    def _promote(self, push: Entry, record: RunRecord, channel: str) -> None:
         """The channel names the commit of the highest version that was pushed, or of main, or of the branch."""
         repository = self.hub.repository
-        target = repository.objects.peel(max(push.moves, key=_promotes).new)
+        target = repository.objects.peel(max(moves_of(push), key=_promotes).new)
         ref = Channel(channel)
         old = repository.refs.get(str(ref)) or ZERO_ID
         if old != target:
-            why = f"run {record.id} succeeded; asked for by {pusher} with -o promote={channel}"
+            why = f"run {record.id} succeeded; asked for by {push.evidence['pusher']} with -o promote={channel}"
             moves = [RefMove(ref, old, target)]
             repository.ledger.change(Action.PROMOTE, moves, who=self.hub.who, why=why, evidence={"run": record.id})
 
-    def _note(self, quiet: dict[str, ObjectId]) -> None:
-        """One entry for all pushes in a row that start nothing."""
-        if quiet:
-            moves = tuple(RefMove.named(ref, ZERO_ID, id) for ref, id in quiet.items())
-            quiet.clear()
-            self._handled(PendingPush(moves, None), "nothing to run", {})
+    def _handled(self, push: Entry, why: str, evidence: Mapping[str, object]) -> None:
+        evidence = {**evidence, "upto": push.counter}
+        self.hub.repository.ledger.change(Action.HANDLED, (), who=self.hub.who, why=why, evidence=evidence)
 
-    def _handled(self, push: PendingPush, why: str, evidence: Mapping[str, object]) -> None:
-        refs = {str(move.ref): move.new for move in push.moves}
-        self.hub.repository.ledger.change(
-            Action.HANDLED, (), who=self.hub.who, why=why, evidence={**evidence, "refs": refs}
-        )
-        if push.intent:
-            self.hub.intents.remove(push.intent.run)
-
-    def _give_up(self, push: PendingPush, error: Exception) -> bool:
+    def _give_up(self, push: Entry, error: Exception) -> bool:
         """After some tries a push whose work cannot even be begun has failed: its run and the ledger say why."""
-        tries = self._tries[push.moves] = self._tries.get(push.moves, 0) + 1
-        print(f"{time.strftime('%FT%T')} worker: {error}", file=sys.stderr, flush=True)
+        tries = self._tries[push.counter] = self._tries.get(push.counter, 0) + 1
+        _log(str(error))
         if not isinstance(error, WorkbenchError | OSError):
             traceback.print_exception(error)
         may_pass = isinstance(error, Conflict) or not isinstance(error, UserError)
@@ -266,17 +247,15 @@ class Worker:
             return self._passed_over(push, error, worse)
         return True
 
-    def _failed(self, push: PendingPush, error: Exception) -> None:
-        intent = push.intent or self._described(push)
-        record = PushRun(self.hub, self._derivation).give_up(intent.run, error)
+    def _failed(self, push: Entry, error: Exception) -> None:
+        record = PushRun(self.hub, self._derivation).give_up(run_of(push), error)
         why = plain(error)
         evidence = {"run": record.id, "state": record.state.value, "error": why}
         self._handled(push, f"run {record.id} {record.state}, given up: {why}", evidence)
-        self.hub.intents.remove(intent.run)
 
-    def _passed_over(self, push: PendingPush, error: Exception, worse: Exception) -> bool:
+    def _passed_over(self, push: Entry, error: Exception, worse: Exception) -> bool:
         """Its run cannot even say that it failed: the ledger says so, in words that need nothing of the push."""
-        print(f"{time.strftime('%FT%T')} worker: {worse}", file=sys.stderr, flush=True)
+        _log(str(worse))
         traceback.print_exception(worse)
         why = f"{plain(error)}; its run cannot say so: {plain(worse)}"
         try:
@@ -284,6 +263,10 @@ class Worker:
         except (WorkbenchError, OSError):
             return False
         return True
+
+
+def _log(text: str) -> None:
+    print(f"{time.strftime('%FT%T')} worker: {text}", file=sys.stderr, flush=True)
 
 
 def _promotes(move: RefMove) -> tuple[bool, Version, bool]:

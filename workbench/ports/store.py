@@ -1,8 +1,7 @@
 """What the rest of the house may ask of a Git repository. Adapters: ``workbench.store`` (git) and its memory peer.
 
-Objects are immutable and content-addressed. Refs move only through ``Ledger.change`` (several at once, one commit
-point), ``Ledger.swap`` (one ref that entries move as well: a push) or ``Refs.swap`` (one that none moves: a run, a
-journal, the contracts).
+Objects are immutable and content-addressed. Refs move only through ``Ledger.change`` (one commit point, however many)
+or ``Refs.swap`` (one that no entry moves: a run, a journal, the contracts).
 """
 
 from __future__ import annotations
@@ -143,7 +142,7 @@ class Refs(Protocol):
 
 
 class Ledger(Protocol):
-    """The commit point of every change that moves more than one ref, its history and its undo."""
+    """The commit point of every change, its history and its undo."""
 
     def change(
         self,
@@ -159,11 +158,6 @@ class Ledger(Protocol):
 
         ``files`` are changes to the run cache's tree (path -> content), made as part of the same entry.
         """
-        ...
-
-    def swap(self, move: RefMove) -> None:
-        """One ref that entries may move, too, by compare-and-swap and without an entry: a push of one ref. Conflict as
-        in ``change``. An entry that was cut off and moves this ref is finished first."""
         ...
 
     def head(self) -> Entry | None: ...

@@ -62,24 +62,18 @@ def test_a_push_after_a_pin_that_was_killed_finds_it_made_or_not_made(git_reposi
     assert is_recorded == ((step, when) in {("commit 1", "after"), ("commit 2", "before"), ("commit 2", "after")})
     if is_recorded:
         with pytest.raises(Conflict) as told:
-            git_repository.ledger.swap(RefMove.named(MAIN, one, three))
+            git_repository.ledger.change(Action.PUSH, [RefMove.named(MAIN, one, three)], who="a", why="push")
         assert told.value.current == two
         assert git_repository.refs.get(ACTIVE) == two
-        git_repository.ledger.swap(RefMove.named(MAIN, two, three))  # as after a fetch
+        git_repository.ledger.change(
+            Action.PUSH, [RefMove.named(MAIN, two, three)], who="a", why="push"
+        )  # as after a fetch
     else:
-        git_repository.ledger.swap(RefMove.named(MAIN, one, three))
+        git_repository.ledger.change(Action.PUSH, [RefMove.named(MAIN, one, three)], who="a", why="push")
         assert git_repository.refs.get(ACTIVE) == one
     with GitRepository(git_repository.path) as opened:
         assert opened.ledger.recover() == []
         assert opened.refs.get(MAIN) == three
-
-
-def test_a_ref_that_the_unfinished_entry_does_not_move_is_pushed_at_once(git_repository, commits, fill):
-    one, two = commits(git_repository, 2)
-    fill(git_repository, [one])
-    subprocess.run([sys.executable, "-c", _PIN, str(git_repository.path), "commit 2", "before", one, two])
-    git_repository.ledger.swap(RefMove.named("refs/heads/topic", new=two))
-    assert (git_repository.refs.get(MAIN), git_repository.refs.get("refs/heads/topic")) == (one, two)
 
 
 # --- any history ------------------------------------------------------------------------------------------------------
@@ -149,11 +143,11 @@ class CutOff(RuleBasedStateMachine):
         seen, new = self.refs.get(name) or ZERO_ID, self.fresh()
         move, stands = RefMove.named(name, seen, new), self.expected.get(name, ZERO_ID)
         if seen == stands:
-            self.ledger.swap(move)
+            self.ledger.change(Action.PUSH, [move], who="a", why="push")
             self.expected[name] = new
         else:
             with pytest.raises(Conflict) as told:
-                self.ledger.swap(move)
+                self.ledger.change(Action.PUSH, [move], who="a", why="push")
             assert told.value.current == stands
 
     @rule()

@@ -285,7 +285,10 @@ def test_an_entry_that_a_ref_of_another_name_keeps_from_being_finished_is_told_a
         assert opened.ledger.head().counter == 2
         assert [f.what for f in opened.check() if f.what == opened.unfinished.what]
         assert opened.maintain()
-        for write in (lambda: opened.ledger.undo(who="a"), lambda: opened.ledger.swap(RefMove.named(MAIN, one, two))):
+        for write in (
+            lambda: opened.ledger.undo(who="a"),
+            lambda: opened.ledger.change(Action.PUSH, [], who="a", why=""),
+        ):
             with pytest.raises(Unfinished):
                 write()
         opened.refs.swap([RefMove(in_the_way.ref, one)])

@@ -12,8 +12,7 @@ Each step is on disk before the next one begins, and the last before it is told:
 
 Whoever comes next finds an entry whose refs still stand at their old values, and moves them: an entry that was begun
 here, for one that was fetched is another repository's to finish, and says nothing of the branches of this one. Writers
-take turns, so at most the newest entry can be unfinished. Whoever moves one ref without an entry (``swap``) finishes it
-first: after a move of its own nobody could tell any more whether the ref was left behind or moved on.
+take turns, and finish what is unfinished before they begin, so at most the newest entry can be.
 
 Not here: how refs are locked and objects kept; both adapters share this file.
 """
@@ -123,21 +122,6 @@ class LedgerLog:
                 if made is not None:
                     return made
         raise self._contended(f"while entry {entry.counter} was written")
-
-    def swap(self, move: RefMove) -> None:
-        """See ``ports.store.Ledger.swap``. Costs a look at the ledger ref and at the note of what is projected."""
-        finished = ""
-        self._refs.sync_objects()
-        for _ in _tries():
-            with self._refs.prepared([move]) as transaction:
-                # Asked with the lock held: from here on no entry that moves this ref can pass its commit point.
-                entry = self.head() if self.needs_recovery() else None
-                if entry is None or entry.commit == finished or all(each.ref != move.ref for each in entry.moves):
-                    transaction.commit()
-                    return
-                finished = entry.commit
-            self._finish()  # waits for the writer of the entry where that one is alive
-        raise self._contended(f"while {move.ref} was moved")
 
     def _contended(self, when: str) -> Conflict:
         return Conflict(
