@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from datetime import datetime
 from decimal import Decimal
@@ -11,8 +12,12 @@ from typing import Annotated, Any, Literal, Union
 
 import jsonschema
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from workbench.domain.contract import read_answer
+from workbench.domain.reading import BadInput
 from workbench.domain.version import Bump
 from workbench.runner.contract import bare, compare
 from workbench.runner.schemas import allows
@@ -208,3 +213,55 @@ def test_the_reasons_of_a_comparison_are_few_and_plain() -> None:
     assert len(reasons) == 51
     assert reasons[-1] == "and 19953 more"
     assert all(reason.isprintable() and len(reason) <= 301 for reason in reasons)
+
+
+KEYWORDS = [
+    "properties",
+    "anyOf",
+    "oneOf",
+    "$ref",
+    "$defs",
+    "required",
+    "enum",
+    "const",
+    "items",
+    "minimum",
+    "maxLength",
+    "type",
+    "additionalProperties",
+    "prefixItems",
+    "discriminator",
+    "format",
+    "uniqueItems",
+]
+PLAIN = (
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["string", "integer", "null", "#/$defs/a", "a"])
+)
+ODD = st.recursive(
+    PLAIN,
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["a", "b"]), inner, max_size=2)
+    ),
+    max_leaves=12,
+)
+ODD_SCHEMAS = st.dictionaries(st.sampled_from(KEYWORDS), ODD, max_size=4)
+
+
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
+@given(ODD_SCHEMAS, ODD_SCHEMAS, st.booleans())
+def test_whatever_the_record_s_reader_lets_pass_can_be_compared(
+    one: dict[str, Any], other: dict[str, Any], whole: bool
+) -> None:
+    contracts = []
+    for schema in (one, other):
+        field = schema if whole else {"properties": {"a": schema}, "$defs": {"a": schema}}
+        told = {"format": 1, "contract": {"format": 1, "tools": {"f": {"input": field, "output": field}}}, "why": ""}
+        try:
+            contracts.append(read_answer(json.dumps(told).encode())[0])
+        except BadInput:
+            return
+    assert None not in contracts
+    assert compare(contracts[0], contracts[0])[0] in (Bump.PATCH, Bump.MAJOR)  # type: ignore[arg-type]
+    compare(contracts[0], contracts[1])  # type: ignore[arg-type]

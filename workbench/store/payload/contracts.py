@@ -29,7 +29,11 @@ class StoredContracts:
 
     def get(self, tree: ObjectId) -> ContractRecord | None:
         top = self._refs.get(str(CONTRACTS))
-        found = self._objects.entry(top, path_of(tree)) if top else None
+        if top is None:
+            return None
+        if self._objects.kind(top) != "commit":
+            raise Corrupt(f"{CONTRACTS} is no commit", f"take it away: git update-ref -d {CONTRACTS}")
+        found = self._objects.entry(top, path_of(tree))
         if found is None:
             return None
         again = "have it computed anew: workbench contract REV --again"
