@@ -276,7 +276,7 @@ def test_a_record_that_cannot_be_read_does_not_stop_the_worker(toy_desk: Any, to
     assert run_of(0) not in runs.forget_old(toy_desk.repository, keep=0), "a newer workbench may know what it is"
     assert list(records.abandon_dead(toy_desk.repository, toy_desk.host.clock)) == []
     assert run_of(0) not in [record.id for record in runs.list_runs(toy_desk.repository)]
-    with pytest.raises(Corrupt, match="unknown format"):
+    with pytest.raises(Corrupt, match="has format 99"):
         runs.show_run(toy_desk.repository, run_of(0))
 
 

@@ -19,6 +19,7 @@ from workbench.hub.layout import HubLayout
 from workbench.pipeline.environment import Tools
 from workbench.ports.store import Finding, Repository
 from workbench.system.programs import look
+from workbench.versions import passed_over
 
 if TYPE_CHECKING:
     from workbench.store.git.repository import GitRepository
@@ -35,6 +36,8 @@ def examine(repository: Repository | None, *, quick: bool = False) -> Sequence[F
     if repository is not None:
         findings.extend((*repository.check(), *_hooks(repository), *_place(repository), *_queue(repository)))
         findings.extend(irregular.find(repository))
+        over = passed_over.everything(repository)
+        findings.extend(Finding("warning", f"{each.ref} is passed over: {each.why}", each.fix) for each in over)
     within = repository.path / "workbench" if repository is not None else None
     findings.extend(_looked_for() if quick else prove(within=within if within and os.access(within, os.W_OK) else None))
     findings.extend(_variant())

@@ -60,8 +60,8 @@ def deliveries(repository: Repository) -> Sequence[Delivery]:
 
 def entries(repository: Repository) -> Sequence[Entry]:
     """The whole ledger, newest first."""
-    head = repository.ledger.head()
-    return repository.ledger.history(head.counter) if head else []
+    head = next(iter(repository.ledger.readable(1)), None)
+    return repository.ledger.readable(head.counter) if head else []
 
 
 def older(entry: Entry, history: Sequence[Entry]) -> str:

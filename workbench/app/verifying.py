@@ -39,6 +39,7 @@ def verify_all(repository: Repository) -> Sequence[Finding]:
     from workbench.pipeline.integrity import whole
     from workbench.pipeline.verify import verify
     from workbench.store.git.copies import damaged_copies
+    from workbench.versions import passed_over
 
     found: list[Finding] = []
     artifacts = repository.artifacts.list()
@@ -48,6 +49,7 @@ def verify_all(repository: Repository) -> Sequence[Finding]:
         except WorkbenchError as error:
             findings = [Finding("error", error.what, error.hint)]
         found.extend(replace(finding, what=f"{tag.short}: {finding.what}") for finding in findings)
+    found.extend(Finding("error", f"{each.ref}: {each.why}", each.fix) for each in passed_over.tags(repository))
     own = {str(tag) for tag in artifacts}
     rest = [id for ref, id in repository.refs.all().items() if ref not in own]
     findings = list(whole(repository.objects, rest, repository.path))

@@ -9,7 +9,7 @@ import typer
 
 from workbench.cli.context import Json, Repo, Why, identity, main_is_checked_out, store
 from workbench.cli.locate import locate
-from workbench.cli.output import emit, emit_json, fields, size, table, when
+from workbench.cli.output import emit, emit_json, fields, size, table, warn, when
 
 
 def log(
@@ -22,11 +22,12 @@ def log(
 
     Example: [bold]workbench log --ledger -n 5[/bold]
     """
-    from workbench.versions import describe
+    from workbench.versions import describe, passed_over
 
     with store(repo) as repository:
         if ledger:
             entries = describe.ledger_entries(repository, limit)
+            warn(passed_over.sentence(passed_over.ledger(repository)))
             if json:
                 emit_json(entries)
                 return
@@ -44,10 +45,13 @@ def log(
             table(("entry", "time", "action", "refs", "who", "why"), rows)
             return
         found = describe.versions(repository)[:limit]
-        artifacts = [repository.artifacts.get(tag) for tag in repository.artifacts.list()]
+        artifacts = describe.readable_artifacts(repository)
+        skipped = passed_over.tags(repository)
+        warn(passed_over.sentence(skipped))
         newest = sorted(artifacts, key=lambda a: repository.objects.commit(a.commit).time_s, reverse=True)[:limit]
         if json:
-            emit_json({"versions": found, "artifacts": [describe.artifact_summary(artifact) for artifact in newest]})
+            summaries = [describe.artifact_summary(artifact) for artifact in newest]
+            emit_json({"versions": found, "artifacts": summaries, "passed_over": [each.to_json() for each in skipped]})
             return
         lines = [
             (v["version"], when(v["time_s"] * 1000), v["message"].splitlines()[0], "active" if v["active"] else "")

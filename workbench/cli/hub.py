@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from workbench.cli.context import Json, Repo, store
-from workbench.cli.output import emit, emit_json, fields, table, when
+from workbench.cli.output import emit, emit_json, fields, table, warn, when
 
 runs = typer.Typer(no_args_is_help=True, help="Runs: list, show, follow, cancel.", rich_markup_mode="rich")
 RunId = Annotated[str, typer.Argument(help="A run's id, or the beginning or end of it (6 characters or more).")]
@@ -26,9 +26,11 @@ def list_(
     import json as json_
 
     from workbench.hub.runs import list_runs
+    from workbench.versions import passed_over
 
     with store(repo) as repository:
         found = list_runs(repository, limit)
+        warn(passed_over.sentence(passed_over.runs(repository)))
     if json:
         emit_json([json_.loads(record.to_bytes()) for record in found])
         return

@@ -21,6 +21,12 @@ def emit(text: str = "") -> None:
     sys.stdout.write(text + "\n")
 
 
+def warn(text: str) -> None:
+    """A line on standard error, if there is anything to say."""
+    if text:
+        sys.stderr.write(f"note: {text}\n")
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Left-aligned columns in a terminal or a file; no borders, a row a line, so that it can be cut and grepped."""
     cells = [[" ".join(harmless(str(cell)).splitlines()) for cell in row] for row in rows]

@@ -60,10 +60,9 @@ def _summary(location: Location, names: dict[str, str], changes: list[str]) -> d
         if not name.startswith("refs/tags/"):
             continue
         family, _, version = name[10:].rpartition("/")
-        try:
-            number = tuple(int(part) for part in version.removeprefix("v").split("."))
-        except ValueError:
-            continue
+        number = _number(version)
+        if not number or (family and (family.count("/") != 1 or family.split("/")[0] not in _ORDER)):
+            continue  # `log` tells of it
         if not family:
             versions.append(number)
         else:
@@ -91,6 +90,13 @@ def _summary(location: Location, names: dict[str, str], changes: list[str]) -> d
         "branch": changes[0][3:] if changes else "",
         "changed_files": max(0, len(changes) - 1),
     }
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """Of ``vX.Y.Z``; empty for any other text."""
+    parts = version[1:].split(".")
+    is_one = version[:1] == "v" and len(parts) == 3 and all(p.isascii() and p.isdigit() and len(p) < 10 for p in parts)
+    return tuple(map(int, parts)) if is_one else ()
 
 
 _ORDER = ("raw", "filtered", "dataset", "tokenizer", "shards", "model", "metrics", "release")

@@ -112,8 +112,8 @@ def forget_old(repository: Repository, keep: int = KEPT_RUNS) -> Sequence[Ulid]:
 
 
 def _has_ended(repository: Repository, run: Ulid) -> bool:
-    data = repository.runs.read(run, RECORD)
     try:
+        data = repository.runs.read(run, RECORD)
         return data is None or RunRecord.from_bytes(data).state in FINAL
     except Corrupt:
         return False

@@ -83,8 +83,8 @@ def read_record(repository: Repository, run: Ulid) -> RunRecord:
 def recent(repository: Repository, limit: int = RECENT) -> Iterator[RunRecord]:
     """Newest first; records that only a newer workbench can read are passed over."""
     for run in islice(repository.runs.list(), limit):
-        data = repository.runs.read(run, RECORD)
         with suppress(Corrupt):
+            data = repository.runs.read(run, RECORD)
             if data is not None:
                 yield RunRecord.from_bytes(data)
 
@@ -244,10 +244,10 @@ def find_checkpoints(repository: Repository, stage: str, key: str) -> Sequence[U
     well, and many of them may come between a training and the next."""
     found = []
     for run in repository.runs.list():
-        note = repository.runs.read(run, checkpoint_note(stage))
         try:
+            note = repository.runs.read(run, checkpoint_note(stage))
             if note is not None and _NOTE.read(parse_json(note), "") == key:
                 found.append(run)
-        except BadInput:
+        except (BadInput, Corrupt):
             continue  # no checkpoint of ours
     return found

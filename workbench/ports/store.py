@@ -166,6 +166,14 @@ class Ledger(Protocol):
         """Newest first."""
         ...
 
+    def readable(self, limit: int = 100) -> Sequence[Entry]:
+        """The same to look at: down to the first that cannot be read, where ``history`` raises."""
+        ...
+
+    def last_readable(self) -> ObjectId | None:
+        """The newest commit here that is an entry, where the ref names another object."""
+        ...
+
     def recover(self) -> Sequence[Entry]:
         """Roll unfinished projections forward and remove locks that were left; what was rolled forward."""
         ...
@@ -180,7 +188,11 @@ class Artifacts(Protocol):
     """Artifacts: parentless commits of manifest and payload under annotated semver tags."""
 
     def list(self, kind: Kind | None = None, name: str | None = None) -> Sequence[ArtifactTag]:
-        """Sorted by kind, name and version."""
+        """Sorted by kind, name and version; not those that cannot be read (``look`` says why)."""
+        ...
+
+    def look(self, tag: ArtifactTag) -> None:
+        """Corrupt, with the reason, where what stands under an artifact's tag is none: readers pass over it."""
         ...
 
     def latest(self, kind: Kind, name: str) -> ArtifactTag | None: ...

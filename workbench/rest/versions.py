@@ -31,7 +31,7 @@ from workbench.ports.store import Artifact, Repository
 from workbench.rest.content import REVALIDATE, content, from_memory, headers_of, is_known
 from workbench.rest.guard import LOOPBACK, Guard
 from workbench.runner import lookup
-from workbench.versions import describe
+from workbench.versions import describe, passed_over
 
 IMMUTABLE = "public, max-age=31536000, immutable"
 IN_MEMORY = 16 << 20  # bytes; a larger payload file goes through the cache on disk, a larger blob is for git
@@ -104,8 +104,17 @@ class ArtifactInfo(BaseModel):
     size: int
 
 
+class Irregular(BaseModel):
+    """A ref that breaks the rules, and that lists leave out."""
+
+    ref: str
+    why: str
+    fix: str = Field(description="a command that removes it")
+
+
 class ArtifactList(BaseModel):
     artifacts: list[str]
+    passed_over: list[Irregular] = Field(description="tags that are no artifact and no version")
 
 
 class Lineage(BaseModel):
@@ -243,7 +252,8 @@ def _artifacts(app: FastAPI, store: Store) -> None:
         """Short tags of all artifacts, by kind, name and version."""
         with store() as repository:
             found = [tag.short for tag in repository.artifacts.list(kind, name)]
-        return _answer(request, {"artifacts": found}, digest_of(found))
+            over = [each.to_json() for each in passed_over.tags(repository)]
+        return _answer(request, {"artifacts": found, "passed_over": over}, digest_of([found, over]))
 
     def get(kind: Kind, name: str, version: str) -> Artifact:
         tag = ArtifactTag.parse(f"{kind}/{name}/{version}")
@@ -337,10 +347,11 @@ def _history(app: FastAPI, store: Store) -> None:
         """The ledger, newest first: every publication, pin, promotion and undo. Page on with ``before`` the last one's
         counter."""
         with store() as repository:
-            head = repository.ledger.head()
+            head = next(iter(repository.ledger.readable(1)), None)
             newer = 0 if head is None or before is None else max(0, head.counter + 1 - before)
             found = describe.ledger_entries(repository, limit + newer)[newer:]
-        return _answer(request, found, f"{found[0]['commit'] if found else refs.LEDGER}-{limit}")
+            top = repository.refs.get(str(refs.LEDGER)) or "none"
+        return _answer(request, found, f"{found[0]['commit'] if found else top}-{limit}")
 
     @_get(app, "/api/v1/runs", response_model=list[dict[str, Any]])
     def runs(
@@ -355,6 +366,13 @@ def _history(app: FastAPI, store: Store) -> None:
             found = [shown for run in known if (shown := _record(repository, run)) is not None]
         return _answer(request, found, digest_of(found))
 
+    @_get(app, "/api/v1/passed-over", response_model=list[Irregular])
+    def irregular(request: Request) -> Response:
+        """Refs that break the rules, which all lists leave out: versions, artifacts, the ledger, runs."""
+        with store() as repository:
+            found = [each.to_json() for each in passed_over.everything(repository)]
+        return _answer(request, found, digest_of(found))
+
     @_get(app, "/healthz", response_model=dict[str, str])
     def health() -> dict[str, str]:
         """Alive, and which version of workbench answers."""
@@ -362,10 +380,10 @@ def _history(app: FastAPI, store: Store) -> None:
 
 
 def _record(repository: Repository, run: ids.Ulid) -> dict[str, Any] | None:
-    data = repository.runs.read(run, RECORD)
-    if data is None:
-        return None
     try:
+        data = repository.runs.read(run, RECORD)
+        if data is None:
+            return None
         RunRecord.from_bytes(data)
     except Corrupt as error:
         return {"id": run, "unreadable": error.what}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.domain import refs
-from workbench.domain.errors import Corrupt, NotFound, Refused, UserError
+from workbench.domain.errors import Corrupt, NotFound, Refused, UserError, WorkbenchError
 from workbench.domain.ids import ObjectId
 from workbench.domain.refs import ArtifactTag, Incoming
 from workbench.ports.store import Artifact, Repository
@@ -75,7 +75,7 @@ def lineage(repository: Repository, artifact: Artifact) -> Iterator[Ancestor]:
 def _held(repository: Repository, tag: ArtifactTag, commit: ObjectId) -> Artifact | None:
     try:
         found = repository.artifacts.get(tag)
-    except NotFound:
+    except WorkbenchError:  # also one that cannot be read
         return None
     return found if found.commit == commit else None
 
@@ -117,7 +117,7 @@ def find_artifact(repository: Repository, text: str) -> Artifact:
 
 
 def ledger_entries(repository: Repository, limit: int) -> list[dict[str, Any]]:
-    """The ledger, newest first."""
+    """The ledger, newest first, as far as it can be read."""
     return [
         {
             "counter": entry.counter,
@@ -129,7 +129,7 @@ def ledger_entries(repository: Repository, limit: int) -> list[dict[str, Any]]:
             "evidence": dict(entry.evidence),
             "commit": entry.commit,
         }
-        for entry in repository.ledger.history(limit)
+        for entry in repository.ledger.readable(limit)
     ]
 
 
@@ -154,17 +154,23 @@ def versions(repository: Repository) -> list[dict[str, Any]]:
     active = repository.refs.get(str(refs.ACTIVE))
     answer = []
     for version, tag in reversed(refs.agent_versions(repository.refs.all("refs/tags/"))):
-        commit = repository.objects.peel(tag)
-        info = repository.objects.commit(commit)
+        try:
+            info = repository.objects.commit(repository.objects.peel(tag))
+        except WorkbenchError:
+            continue  # ``passed_over`` tells of it
         answer.append(
             {
                 "version": str(version),
-                "commit": commit,
+                "commit": info.id,
                 "tree": info.tree,
                 "message": info.message.strip(),
                 "author": info.author,
                 "time_s": info.time_s,
-                "active": commit == active,
+                "active": info.id == active,
             }
         )
     return answer
+
+
+def readable_artifacts(repository: Repository) -> list[Artifact]:
+    return [repository.artifacts.get(tag) for tag in repository.artifacts.list()]

@@ -115,7 +115,7 @@ def _add_inputs(repository: GitRepository, tags: dict[str, ObjectId]) -> None:
 
 
 def _statement(repository: GitRepository, refs: Mapping[str, ObjectId]) -> ObjectId:
-    head = repository.ledger.head()
+    head = next(iter(repository.ledger.readable(1)), None)  # a ledger that is none says nothing
     origin = ""
     if head is not None:
         listed = process.run(repository.path, "rev-list", "--max-parents=0", head.commit)

@@ -20,7 +20,7 @@ Not here: how refs are locked and objects kept; both adapters share this file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
@@ -37,6 +37,7 @@ from workbench.system import locks
 ENTRY = "entry.json"
 
 _TRIES = 40
+_LOOK_BACK = 10_000  # commits, for the last one that is an entry
 _POINT_PATIENCE_S = 0.5  # short, because locks are held meanwhile
 _UNDOABLE = (Branch, Channel)
 _NEVER_UNDONE = frozenset({Action.UNDO, Action.HANDLED, Action.INIT, Action.PUSH})  # unless named
@@ -250,13 +251,30 @@ class LedgerLog:
         return self._read(id) if id else None
 
     def history(self, limit: int = 100) -> Sequence[Entry]:
-        id = self._refs.get(str(LEDGER))
+        return list(islice(self._chain(), limit))
+
+    def readable(self, limit: int = 100) -> Sequence[Entry]:
         found: list[Entry] = []
-        while id is not None and len(found) < limit:
-            found.append(self._read(id))
+        with suppress(WorkbenchError):
+            found.extend(islice(self._chain(), limit))
+        return found
+
+    def last_readable(self) -> ObjectId | None:
+        starts = [self._refs.get(str(LEDGER)), self._turn.projected() or None]
+        for id in starts:
+            with suppress(WorkbenchError):
+                for commit in self._objects.history(ObjectId(id), _LOOK_BACK) if id else ():
+                    with suppress(WorkbenchError):
+                        self._read(commit.id)
+                        return commit.id
+        return None
+
+    def _chain(self) -> Iterator[Entry]:
+        id = self._refs.get(str(LEDGER))
+        while id is not None:
+            yield self._read(id)
             parents = self._objects.commit(id).parents
             id = parents[0] if parents else None
-        return found
 
     def _read(self, id: ObjectId) -> Entry:
         return Entry.from_bytes(self._objects.read_file(id, ENTRY), commit=id)

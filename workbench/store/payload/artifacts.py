@@ -13,13 +13,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from workbench.domain import refs as grammar
 from workbench.domain.action import ActionParts
-from workbench.domain.errors import Conflict, Corrupt, NotFound, Refused, UserError, WorldError
+from workbench.domain.errors import Conflict, Corrupt, NotFound, Refused, UserError, WorkbenchError, WorldError
 from workbench.domain.ids import ZERO_ID, Digest, ObjectId
 from workbench.domain.ledger import Action, RefMove
 from workbench.domain.manifest import MANIFEST, PAYLOAD, FileEntry, Manifest
@@ -47,16 +48,35 @@ class StoredArtifacts:
         self._ledger = ledger
         self._blobs = blobs
         self._now_ms = now_ms
+        self._sound: dict[str, ObjectId] = {}  # tags that were looked at, and what they named
 
     # --- which are there ----------------------------------------------------------------------------------------------
 
     def list(self, kind: Kind | None = None, name: str | None = None) -> Sequence[ArtifactTag]:
-        return sorted(self._tags(kind, name))
+        return [tag for tag in sorted(self._tags(kind, name)) if self._is_sound(tag)]
 
     def latest(self, kind: Kind, name: str) -> ArtifactTag | None:
-        return max(self._tags(kind, name), key=lambda tag: tag.version, default=None)
+        by_version = sorted(self._tags(kind, name), key=lambda tag: tag.version, reverse=True)
+        return next(filter(self._is_sound, by_version), None)
+
+    def look(self, tag: ArtifactTag) -> None:
+        id = self._refs.get(str(tag))
+        if id is None or self._sound.get(str(tag)) == id:
+            return
+        if self._objects.kind(id) != "tag":
+            raise Corrupt(f"{tag.short} is not an annotated tag", "publish what it names: `workbench import`")
+        self._load(tag, self._objects.commit(self._objects.peel(id)))
+        self._sound[str(tag)] = id
+
+    def _is_sound(self, tag: ArtifactTag) -> bool:
+        try:
+            self.look(tag)
+        except WorkbenchError:
+            return False
+        return True
 
     def _tags(self, kind: Kind | None, name: str | None) -> Iterator[ArtifactTag]:
+        """By name alone: what stands there may be anything."""
         prefix = TAGS if kind is None else f"{TAGS}{kind}/" if name is None else f"{TAGS}{kind}/{name}/"
         for ref in self._refs.all(prefix):
             try:
@@ -106,9 +126,9 @@ class StoredArtifacts:
         tags = sorted(self._tags(kind, None), key=lambda tag: tag.version, reverse=True)
         ids = self._refs.all(f"{TAGS}{kind}/")
         for tag in tags:
-            if str(tag) in ids:
+            with suppress(WorkbenchError, KeyError):  # gone, or none of ours
                 commit = self._objects.commit(self._objects.peel(ids[str(tag)]))
-                if commit.tree == tree:
+                if commit.tree == tree and self._is_sound(tag):
                     return self._load(tag, commit)
         return None
 
@@ -149,7 +169,8 @@ class StoredArtifacts:
                 if standing.tree == staged.tree and trusted is None:
                     self._enter(standing, who=who, why=why, cache=cache)
                     return standing
-            tag = ArtifactTag(kind, name, newest.version.bump(bump) if newest else FIRST)
+            highest = max((tag.version for tag in self._tags(kind, name)), default=None)
+            tag = ArtifactTag(kind, name, highest.bump(bump) if highest else FIRST)
             if commit is None:  # built once, however often the race is lost
                 commit = self._objects.add_commit(
                     staged.tree, parents=(), message=why, who=who, time_ms=self._now_ms(), trailers=trailers

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from workbench.domain import ids, manifest
 from workbench.domain.canonical import canonical_lines
-from workbench.domain.errors import Conflict, Refused, UserError, WorldError
+from workbench.domain.errors import Conflict, Corrupt, Refused, UserError, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId, Ulid
 from workbench.domain.ledger import RefMove
 from workbench.domain.manifest import PAYLOAD, FileEntry
@@ -52,8 +52,11 @@ class StoredRuns:
 
     def read(self, run: Ulid, path: str) -> bytes | None:
         top = self._refs.get(str(RunRef(run)))
-        found = self._objects.entry(top, path) if top else None
-        return None if found is None or found.mode == 0o40000 else self._objects.read_blob(found.id)
+        try:
+            found = self._objects.entry(top, path) if top else None
+            return None if found is None or found.mode == 0o40000 else self._objects.read_blob(found.id)
+        except UserError as error:  # a blob, a tag of one: what came in beside us
+            raise Corrupt(f"{RunRef(run)} is no run: {error.what}", "workbench doctor --quick") from error
 
     def write(
         self, run: Ulid, files: Mapping[str, bytes | None], *, folders: Mapping[str, Path | None] | None = None
