@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import select
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -71,6 +74,12 @@ REFUSED = {
     "a larger pipe": ("import fcntl; fcntl.fcntl(os.pipe()[0], 1031, 1 << 20)", errno.EPERM),
     "a lock of an open file": ("import fcntl; fcntl.fcntl(os.open('/tmp/a', 66), 37, bytes(32))", errno.EINVAL),
     "news of a folder": ("import fcntl; fcntl.fcntl(os.open('/tmp', 0), 1026, 2)", errno.EINVAL),
+    "a terminal": ("os.openpty()", errno.ENOENT),
+    "more timers than a few": (
+        "for _ in range(2000):\n"
+        "        if lib.timer_create(1, None, ctypes.byref(ctypes.c_void_p())): sys.exit(ctypes.get_errno())",
+        errno.EAGAIN,
+    ),
     "a ring of requests": ("call(206, 8, lib.malloc(8))", errno.ENOSYS),
     "watched groups of files": ("call(300, 0, 0)", errno.EPERM),
     "faults that are handled elsewhere": ("call(323, 0)", errno.EPERM),
@@ -235,6 +244,60 @@ for _ in range(240):
         while True: kept[-1].send(bytes(65536))
     except BlockingIOError: pass
 """,
+    "notes of mappings that forks inherit": """
+lib.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+at = mapped(0x22, size=6000 * 8192)
+for number in range(6000):
+    lib.memset(at + number * 8192, 1, 1)
+    lib.mprotect(at + number * 8192 + 4096, 4096, 0)
+for _ in range(45):
+    if os.fork(): break
+""",
+    "watches": """
+import select
+ends = [os.pipe()[0] for _ in range(60)]
+for _ in range(8):
+    if os.fork() == 0:
+        kept = []
+        for _ in range(40):
+            kept.append(select.epoll())
+            for end in ends:
+                for number in range(190, 256):
+                    os.dup2(end, number); kept[-1].register(number, 1)
+            for number in range(190, 256): os.close(number)
+        time.sleep(30); os._exit(0)
+""",
+    "watches on their way through a socket": """
+import select
+ours, theirs = socket.socketpair()
+ends = [os.pipe()[0] for _ in range(60)]
+for _ in range(200):
+    one = select.epoll()
+    for end in ends:
+        for number in range(190, 256):
+            os.dup2(end, number); one.register(number, 1)
+    for number in range(190, 256): os.close(number)
+    socket.send_fds(ours, [b"x"], [one.fileno()]); one.close()
+""",
+    "locks": """
+import fcntl
+for _ in range(50):
+    if os.fork() == 0:
+        kept = [open(f"/tmp/{os.getpid()}-{number}", "w") for number in range(40)]
+        for file in kept:
+            for at in range(0, 800, 2): fcntl.lockf(file, fcntl.LOCK_EX, 1, at)
+        time.sleep(30); os._exit(0)
+""",
+    "pipes": """
+for _ in range(24):
+    if os.fork() == 0:
+        for _ in range(110):
+            end = os.pipe()[1]; os.set_blocking(end, False)
+            try:
+                while True: os.write(end, bytes(65536))
+            except BlockingIOError: pass
+        time.sleep(30); os._exit(0)
+""",
 }
 
 
@@ -287,3 +350,26 @@ def test_a_jail_whose_memory_cannot_be_watched_does_not_begin(sandbox, monkeypat
 
 def test_a_job_without_time_does_not_begin(sandbox):
     assert sandbox.run(Job(argv=["true"], limits=Limits(wall_s=0.0))).outcome is Outcome.TIMEOUT
+
+
+def test_a_job_is_not_charged_with_what_the_kernel_notes_of_others(sandbox):
+    """A neighbour has it hold more than the job may, and both the job's processes and its files are few."""
+    ends, kept = [os.pipe() for _ in range(40)], []
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(sandbox.run, Job(argv=["sleep", "4"], limits=Limits(memory_bytes=64 << 20)))
+        try:
+            for _ in range(20):
+                kept.append(select.epoll())
+                for end, _ in ends:
+                    for number in range(500, 1000):
+                        os.dup2(end, number)
+                        kept[-1].register(number, select.EPOLLIN)
+                os.closerange(500, 1000)
+            result = running.result()
+        finally:
+            for one in kept:
+                one.close()
+            for pair in ends:
+                for end in pair:
+                    os.close(end)
+    assert (result.outcome, result.exit_code) == (Outcome.EXITED, 0), result

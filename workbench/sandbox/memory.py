@@ -1,15 +1,10 @@
-"""How much memory a jail holds: its processes, its own file systems, the buffers of its sockets.
+"""How much memory a jail holds: its processes, its own file systems, the buffers of its sockets, the kernel's notes.
 
-What else could hold pages that no process has mapped, the system-call filter refuses: anonymous files and shared
-memory, System V objects, pages given to pipes and sockets, attributes of files, watches. A page of a file in the jail
-that is mapped as well counts twice. Not covered, and what bounds it:
-
-- memory between two looks (20 ms), in processes that follow each other faster than the tree is walked, and swapped out:
-  RLIMIT_AS, which is the whole limit again for each process;
-- pipes: 64 MiB for each user id (/proc/sys/fs/pipe-user-pages-soft), then 8 KiB a pipe, and at most 256 descriptors a
-  process;
-- what the kernel notes of processes, threads, page tables (1/512 of the address space), mappings (65,530 a process),
-  terminals (4,096) and descriptors: the limits on each; of file locks: only the time.
+What else could hold pages that no process has mapped, the system-call filter refuses (``system_calls``): anonymous
+files and shared memory, System V objects, pages given to pipes and sockets, attributes of files, rules and filters.
+What the kernel notes of a job is ``kernel.py``'s. A page of a file in the jail that is mapped as well counts twice. Not
+covered: memory between two looks (20 ms), in processes that follow each other faster than the tree is walked, and
+swapped out. RLIMIT_AS bounds it, which is the whole limit again for each process.
 """
 
 from __future__ import annotations
@@ -17,12 +12,14 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
 from pathlib import Path
 
 from workbench.domain.errors import WorldError
+from workbench.sandbox.kernel import KernelMemory
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MAX_PROCESSES = 4096  # a bound for walking the tree, far above every limit
@@ -40,6 +37,7 @@ class Kept:
     def __init__(self) -> None:
         self._folders: list[int] = []
         self._network = -1
+        self._kernel: KernelMemory | None = None
 
     def __enter__(self) -> Kept:
         return self
@@ -48,6 +46,8 @@ class Kept:
         for fd in (*self._folders, self._network):
             if fd >= 0:
                 os.close(fd)
+        if self._kernel is not None:
+            self._kernel.close()
 
     def open(self, first: int | None, *, out_on_disk: bool = False, network: bool = False) -> None:
         """Look into the jail whose first process is ``first``. Where it has this machine's network, its sockets cannot
@@ -58,6 +58,7 @@ class Kept:
                 self._folders.append(os.open(f"/proc/{first}/root/{name}", flags))
             if not network:
                 self._network = os.open(f"/proc/{first}/net/sockstat", os.O_RDONLY | os.O_CLOEXEC)
+            self._kernel = KernelMemory()
             _buffers()
         except OSError as error:
             raise WorldError(f"the memory of a sandbox cannot be watched: {error}", "`workbench doctor`") from error
@@ -68,12 +69,17 @@ class Kept:
             return files_bytes
         return files_bytes + _sockets(os.pread(self._network, 1 << 12, 0), _buffers())
 
+    def noted_bytes(self, tasks: Sequence[int], left_bytes: int) -> int:
+        """What the kernel holds for these processes, besides."""
+        return self._kernel.held_bytes(tasks, left_bytes) if self._kernel is not None else 0
+
 
 def tree_exceeds(root: int, limit_bytes: int, kept: Kept) -> bool:
     """Whether a tree and its jail hold more than ``limit_bytes``. Resident sizes are cheap and count shared pages many
     times, so the proportional sizes are read only when the resident ones are already too many."""
     left_bytes = limit_bytes - kept.size_bytes()
     sizes_bytes = dict(map(_measured, _tree(root)))
+    left_bytes -= kept.noted_bytes(list(sizes_bytes), left_bytes)
     if sum(sizes_bytes.values()) <= left_bytes:
         return False
     return sum(map(_proportional, sizes_bytes)) > left_bytes

@@ -136,6 +136,12 @@ def _environment(job: Job, places: Places) -> list[str]:
     return ["--clearenv", *(part for name, value in every.items() for part in ("--setenv", name, value))]
 
 
+# No terminals: each may hold 640 KiB that nobody sees. zero is full: it reads the same, and cannot be mapped as memory
+# that stays when it is unmapped.
+_DEVICES = {"null": "null", "zero": "full", "full": "full", "random": "random", "urandom": "urandom", "tty": "tty"}
+_STREAMS = (("fd", "fd"), ("fd/0", "stdin"), ("fd/1", "stdout"), ("fd/2", "stderr"))
+
+
 def _system() -> list[str]:
     links = [("usr/bin", "/bin"), ("usr/lib", "/lib"), ("usr/lib64", "/lib64"), ("usr/sbin", "/sbin")]
     return [
@@ -143,8 +149,8 @@ def _system() -> list[str]:
         *(part for target, name in links for part in ("--symlink", target, name)),
         *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
         *("--ro-bind-try", "/etc/alternatives", "/etc/alternatives"),
-        # zero is full: it reads the same, and cannot be mapped as memory that stays when it is unmapped.
-        *("--proc", "/proc", "--dev", "/dev", "--dev-bind", "/dev/full", "/dev/zero"),
+        *("--proc", "/proc", "--tmpfs", "/dev"),
+        *(part for name, node in _DEVICES.items() for part in ("--dev-bind", f"/dev/{node}", f"/dev/{name}")),
+        *(part for target, name in _STREAMS for part in ("--symlink", f"/proc/self/{target}", f"/dev/{name}")),
         *("--size", "1048576", "--tmpfs", "/dev/shm"),
-        *("--size", "4096", "--tmpfs", "/dev/pts", "--remount-ro", "/dev/pts"),  # each terminal may hold 640 KiB unseen
     ]
