@@ -86,3 +86,43 @@ def test_a_table_that_is_wrong_is_refused_before_it_locks_everybody_out(desk: An
     hub.git("rm", "-q", "ci/paths.toml")
     hub.git("commit", "-q", "-m", "back to the rules that come with a hub")
     assert hub.push("main").accepted
+
+
+REFS = """
+format = 1
+[[rule]]
+who = "ci"
+only_refs = ["tags/release/*"]
+[[rule]]
+who = "*"
+never_refs = ["tags/*", "notes/*"]
+"""
+
+
+def test_the_table_says_who_may_push_which_refs_and_does_not_bind_the_owner(desk: Any) -> None:
+    hub = desk.under_test
+    hub.edit({"README": "hello\n", "ci/paths.toml": REFS})
+    assert hub.push("main").accepted
+    hub.tag("v1.0.0")
+    for pusher, what, refusal in [
+        ("bob", "v1.0.0", "bob may not push tags/v1.0.0: allowed is anything but tags/*, notes/*"),
+        ("ci", "main:refs/heads/side", "ci may not push heads/side: allowed is only tags/release/*"),
+        ("bob", "main:refs/heads/side", ""),
+        ("", "v1.0.0", ""),
+    ]:
+        before = hub.source_refs()
+        pushed = hub.push(what, pusher=pusher)
+        assert pushed.accepted is (not refusal), (pusher, what, pushed.text)
+        assert refusal in pushed.text
+        assert (hub.source_refs() == before) is bool(refusal)
+
+
+def test_only_the_owner_skips_version_numbers(desk: Any) -> None:
+    hub = desk.under_test
+    hub.commit(README="hello\n")
+    assert hub.push("main", hub.tag("v1.0.0"), pusher="bob").accepted
+    pushed = hub.push(hub.tag("v1.4.0"), pusher="bob")
+    assert not pushed.accepted
+    assert "the next versions are v1.0.1, v1.1.0 and v2.0.0; only the hub's owner may skip some" in pushed.text
+    assert hub.push(hub.tag("v1.1.0"), hub.tag("v1.1.1"), pusher="bob").accepted
+    assert hub.push("v1.4.0").accepted
