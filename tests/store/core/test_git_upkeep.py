@@ -104,6 +104,18 @@ def test_the_quarantine_of_a_push_that_takes_hours_is_left_alone(git_repository)
     assert leftovers(git_repository.path) == [quarantine]
 
 
+def test_a_pack_that_a_killed_push_kept_is_not_kept_for_ever(git_repository):
+    """As a killed receive-pack leaves the mark; a person's own mark, and that of a push of this hour, stay."""
+    pack = git_repository.path / "objects" / "pack"
+    said = {"old": "receive-pack 7 on host\n", "young": "receive-pack 8 on host\n", "mine": "not to be packed\n"}
+    marks = {name: pack / f"pack-{name}.keep" for name in said}
+    for name, path in marks.items():
+        path.write_text(said[name])
+        if name != "young":
+            os.utime(path, (0, 0))
+    assert leftovers(git_repository.path) == [marks["old"]]
+
+
 def test_doctor_is_content_with_a_healthy_hub(git_repository, commits, fill):
     fill(git_repository, commits(git_repository, 1))
     (git_repository.path / "hooks").mkdir()

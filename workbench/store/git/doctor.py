@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from workbench.domain.errors import WorkbenchError, WorldError
@@ -39,14 +40,19 @@ def examine(
 
 
 def leftovers(git_dir: Path, older_than_s: float = LEFT_AFTER_S) -> list[Path]:
-    """Temporary files and quarantine folders of git programs that were killed. A push may take longer than that: its
-    quarantine is young as long as something is written into it."""
+    """Temporary files and quarantine folders of git programs that were killed, and the marks by which a push kept its
+    pack until its refs were moved. A push may take longer than that: its quarantine is young as long as something is
+    written into it."""
     limit = time.time() - older_than_s
     folders = [git_dir / "objects", git_dir / "objects" / "pack", *(git_dir / "objects").glob("[0-9a-f][0-9a-f]")]
     found = []
     for folder in folders:
         for path in folder.glob("tmp_*") if folder.is_dir() else ():
             if _LEFTOVERS.match(path.name) and _last_written(path) < limit:
+                found.append(path)
+    for path in (git_dir / "objects" / "pack").glob("*.keep"):
+        with suppress(FileNotFoundError):
+            if path.read_bytes().startswith(b"receive-pack ") and _last_written(path) < limit:
                 found.append(path)
     return sorted(found)
 
