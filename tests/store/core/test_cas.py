@@ -6,8 +6,10 @@ import random
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from workbench.store.git.settings import init_hub
@@ -41,7 +43,8 @@ with GitRepository(hub) as repository:
 
 
 def race(folder: Path, *, processes: int, changes: int, kill_every_s: float, seed: int) -> tuple[int, int]:
-    """Run ``processes`` until ``changes`` are acknowledged, killing one at random again and again; (changes, kills)."""
+    """Run ``processes`` until ``changes`` are acknowledged, killing one at random again and again, with or without its
+    gits; (changes, kills)."""
     hub, log = init_hub(folder / "hub.git"), folder / "acknowledged"
     pick, kills, started = random.Random(seed), 0, 0
 
@@ -62,18 +65,22 @@ def race(folder: Path, *, processes: int, changes: int, kill_every_s: float, see
         time.sleep(pick.uniform(0, 2 * kill_every_s))  # the moment of the kill is what is random here
         at = pick.randrange(processes)
         if running[at].poll() is None:
+            gits = psutil.Process(running[at].pid).children() if pick.random() < 0.5 else []
             running[at].kill()
+            for git in gits:  # these end by themselves, and take their locks along, unless they are killed as well
+                with suppress(psutil.NoSuchProcess):
+                    git.kill()
             kills += 1
         assert running[at].wait(60) in (0, -9)
         running[at] = start()
     for process in running:
         assert process.wait(120) == 0
     acknowledged = log.read_text().split()
-    git = ["git", "--git-dir", str(hub)]
-    kept = subprocess.run([*git, "rev-list", "--glob=refs/workbench/journal/*"], capture_output=True, text=True)
+    command = ["git", "--git-dir", str(hub)]
+    kept = subprocess.run([*command, "rev-list", "--glob=refs/workbench/journal/*"], capture_output=True, text=True)
     lost = set(acknowledged) - set(kept.stdout.split())
     assert not lost, f"{len(lost)} of {len(acknowledged)} acknowledged changes are lost"
-    fsck = subprocess.run([*git, "fsck", "--strict", "--no-dangling"], capture_output=True, text=True)
+    fsck = subprocess.run([*command, "fsck", "--strict", "--no-dangling"], capture_output=True, text=True)
     assert fsck.returncode == 0, fsck.stderr
     return len(acknowledged), kills
 
