@@ -82,6 +82,13 @@ def test_each_fault_is_a_crash_also_when_a_shell_tells_of_it(number: signal.Sign
         assert "crashed" in crash.what
 
 
+def test_a_library_in_rust_that_gives_up_has_crashed() -> None:
+    crash = read_crash(*end_of("from ast_grep_py import SgRoot; SgRoot('x', 'cobol')"), step="filter")
+    assert crash is not None
+    assert crash.what == "filter crashed (panic)"
+    assert "LanguageNotSupported" in crash.log[-1]
+
+
 def test_a_stack_of_one_thread_alone_is_read_as_well() -> None:
     code = "import ctypes, faulthandler; faulthandler.enable(all_threads=False); ctypes.string_at(0)"
     crash = read_crash(*end_of(code), step="complete", library="llama.cpp", hint="look there")

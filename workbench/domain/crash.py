@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from workbench.domain.errors import NO_ANSWER, OUT_OF_MEMORY, NativeCrash, signal_name
+from workbench.domain.errors import NO_ANSWER, OUT_OF_MEMORY, PANIC, NativeCrash, signal_name
 
 _FATAL = "Fatal Python error: "
 _CURRENT = ("Current thread ", "Stack (most recent call first)")  # of all threads, or of one alone
@@ -26,6 +26,7 @@ _MEMORY = re.compile(
     r"|can(?:'|no)t allocate memory|out of memory",
     re.I,
 )
+_PANIC = "pyo3_runtime.PanicException"  # how Python ends when a library in Rust gives up
 _BEFORE, _FRAMES = 8, 8  # lines of the log before Python's stack, and frames of that
 _SIGKILL, _SIGXCPU = 9, 24
 _FAULTS = frozenset({4, 5, 6, 7, 8, 11, 31})  # SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGSEGV SIGSYS
@@ -52,6 +53,8 @@ def read_crash(
         ended = _ended_by(number, log, memory_ran_out)
     elif exit_code > 0 and _MEMORY.search(_last(log)):
         ended = OUT_OF_MEMORY
+    elif exit_code > 0 and _PANIC in _last(log):
+        ended = PANIC
     else:
         return None
     stack = _stack(log)

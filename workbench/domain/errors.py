@@ -21,7 +21,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 
-OUT_OF_MEMORY, NO_ANSWER = "out of memory", "no answer"  # how native code may end besides by a signal
+OUT_OF_MEMORY, NO_ANSWER, PANIC = "out of memory", "no answer", "panic"  # how native code may end besides by a signal
 LOG_LINES, LOG_WIDTH = 20, 300  # what an error tells of a log: the end of it
 
 
@@ -80,7 +80,7 @@ class NativeCrash(WorldError):
     what the code was given.
 
     ``crashed`` names the library and the step ("llama.cpp in package"). ``ended`` is a signal's name ("SIGSEGV"),
-    ``OUT_OF_MEMORY`` or ``NO_ANSWER``. ``given`` is the input, ``log`` the last lines that the process wrote, made
+    ``OUT_OF_MEMORY``, ``NO_ANSWER`` or ``PANIC``. ``given`` is the input, ``log`` the end of what it wrote, made
     printable.
     """
 
@@ -99,7 +99,7 @@ class NativeCrash(WorldError):
         return "\n  ".join((self.what, *(f"| {line}" for line in self.log), self.hint))
 
 
-_FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS"})
+_FAULTS = frozenset({"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS", PANIC})
 _HOW = {OUT_OF_MEMORY: "ran out of memory", NO_ANSWER: "gave no answer in time"}
 _TRY = "the library or this machine is at fault: `workbench doctor` tries each library"
 _AGAIN = "something outside ended it: run it again"
