@@ -123,13 +123,10 @@ def test_what_it_reaches_is_part_of_its_action_and_how_long_it_may_take_is_not(t
 
 def _on_a_branch(toy, needs: str) -> Planner:
     """The planner of a commit that is not on main, whose first stage needs more."""
-    before = toy.commit
-    toy.replace("ci/pipelines/toy.toml", 'makes = "raw"', f'makes = "raw"\n{needs}')
-    branch, objects = toy.commit, toy.repository.objects
-    toy.commit = before
-    aside = objects.add_commit(
-        objects.commit(branch).tree, parents=[before], message="aside\n", who="T <t@example.com>", time_ms=1
-    )
+    objects, path = toy.repository.objects, "ci/pipelines/toy.toml"
+    text = objects.read_file(toy.commit, path).decode().replace('makes = "raw"', f'makes = "raw"\n{needs}')
+    tree = objects.add_tree(objects.commit(toy.commit).tree, {path: text.encode()})
+    aside = objects.add_commit(tree, parents=[toy.commit], message="aside\n", who="T <t@example.com>", time_ms=1)
     return Planner(toy.repository, load(objects, ObjectId(aside), "toy", ()), ObjectId(aside))
 
 
@@ -139,6 +136,21 @@ def test_more_than_the_sandbox_counts_on_main_alone(toy) -> None:
         run_pipeline(planner, Mode(), toy.settings(), clock=toy.clock, trigger="test")
     assert "git push hub" in caught.value.hint
     assert toy.repository.runs.list() == [], "nothing was begun"
+
+
+def test_a_program_of_the_hubs_user_is_lent_on_main_alone(toy, gates: Path, monkeypatch) -> None:
+    """It may hold what is nobody's business."""
+    (gates / "hello").write_text("#!/bin/sh\necho hello\n")
+    (gates / "hello").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{gates}:{os.environ['PATH']}")
+    planner = _on_a_branch(toy, 'tools = ["hello"]')
+    with pytest.raises(Refused, match="stage words uses the program hello, and the commit"):
+        run_pipeline(planner, Mode(), toy.settings(), clock=toy.clock, trigger="test")
+    _words(toy, "os.system('hello')", 'tools = ["hello", "cat"]')
+    record = toy.run()
+    assert record.error == ""
+    assert record.step("words").why == "never ran; beyond the sandbox it uses the program hello"
+    assert "hello" in _log(toy, record)
 
 
 def test_a_commit_that_main_has_left_behind_may_still_do_what_it_declares(toy) -> None:

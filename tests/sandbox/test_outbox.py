@@ -118,6 +118,13 @@ def test_what_is_no_plain_file_or_too_much_is_refused(left, what: str) -> None:
     assert taker.refused == [told]
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads what is locked")
+@pytest.mark.parametrize("place", ["/out", "a", "a/b", "a/b/c"])
+def test_what_it_has_locked_is_refused_by_its_name(left, place: str) -> None:
+    taker, _ = left(f"os.makedirs('a/b'); open('a/b/c', 'w'); os.chmod({place!r}, 0)")
+    assert taker.refused[0].endswith(", which cannot be read")
+
+
 def test_more_files_than_the_limit_are_refused_without_copying_them_all(left, tmp_path: Path) -> None:
     script = "os.mkdir('a')\nfor n in range(3000): open(f'a/{n}', 'w')"
     taker, _ = left(script, Limits(wall_s=60, disk_bytes=64 * MIB, disk_files=1000))

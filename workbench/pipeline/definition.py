@@ -20,7 +20,7 @@
     artifact = "rust-count"    # left out: the pipeline's name
     code = ["tools/count.py"]  # files and folders of the commit that are its code; the command runs beside them
     libraries = []             # distributions that its Python has, with what they require; and
-    tools = []                 # programs that it has besides those of the system: of both the version counts
+    tools = []                 # programs that it has besides the system's (on main alone): of both the version counts
     checkpoints = false        # true: it offers checkpoints, and reads the answers on its standard input
 
     [stages.needs]             # what it may do beyond the sandbox; counts on main alone (``rights``)

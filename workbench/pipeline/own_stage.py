@@ -9,6 +9,7 @@ mean to a run (``step``).
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,14 @@ class _Attended:
         self.on_error(line)
 
 
+def beyond(spec: StageSpec) -> str:
+    """What a stage may do beyond the sandbox, in words; empty for nothing, and for stages of ours."""
+    if not spec.command:
+        return ""
+    programs = [f"uses the program {tool}" for tool in machine_tools(spec)]
+    return ", ".join([*([spec.needs.describe()] if spec.needs else []), *programs])
+
+
 def run_own(
     spec: StageSpec,
     sandbox: Sandbox | None,
@@ -123,7 +132,7 @@ def run_own(
         working=f"{IN}/code",
         environment=environment,
         python=spec.libraries,
-        tools=[tool for tool in spec.tools if tool not in ("python", "python3", *RUST)],
+        tools=machine_tools(spec),
         beyond=Beyond([Path(p) for p in spec.needs.read], [Path(p) for p in spec.needs.write], spec.needs.network),
         out=("output", "scratch"),
         attendant=attended,
@@ -133,6 +142,14 @@ def run_own(
 
 
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
+
+def machine_tools(spec: StageSpec) -> tuple[str, ...]:
+    """The programs that a stage names and the sandbox does not have of its own: somebody may have put them, with
+    whatever is in them, on the PATH of whoever runs the hub."""
+    named = [tool for tool in spec.tools if tool not in ("python", "python3", *RUST)]
+    found = {tool: shutil.which(tool) for tool in named}
+    return tuple(tool for tool, path in found.items() if path and not os.path.realpath(path).startswith("/usr/"))
 
 
 def _limits(spec: StageSpec) -> Limits:

@@ -22,6 +22,7 @@ from workbench.pipeline.code import ParsedFiles, code_digest
 from workbench.pipeline.definition import Definition, StageUse
 from workbench.pipeline.environment import Tools, environment_of
 from workbench.pipeline.nearest import did_you_mean
+from workbench.pipeline.own_stage import beyond
 from workbench.ports.store import Artifact, Repository
 
 PREVIOUS = "previous"  # the input role of a stage that compares with the last version of what it makes
@@ -180,8 +181,8 @@ class Planner:
         return replace(step, notes=self._notes(use)) if step.runs else step
 
     def _notes(self, use: StageUse) -> tuple[str, ...]:
-        if use.spec.needs:
-            return (f"beyond the sandbox it {use.spec.needs.describe()}",)
+        if more := beyond(use.spec):
+            return (f"beyond the sandbox it {more}",)
         if use.spec.without is None:
             return ()
         lacks = [found for name in use.spec.all_tools(use.params) if (found := self._tools.look(name)).problem]

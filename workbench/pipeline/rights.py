@@ -12,18 +12,20 @@ from workbench.domain.errors import Refused
 from workbench.domain.ids import ObjectId
 from workbench.domain.refs import MAIN
 from workbench.domain.stage import StageSpec
+from workbench.pipeline.own_stage import beyond
 from workbench.ports.store import Objects, Repository
 
 
 def check_needs(repository: Repository, commit: ObjectId, spec: StageSpec) -> None:
     """Refused where ``commit`` defines a stage that needs what it may not have. ``repository`` is the hub."""
-    if not spec.needs:
+    more = beyond(spec)
+    if not more:
         return
     main = repository.refs.get(str(MAIN))
     if main is None or not _is_ancestor(repository.objects, commit, main):
         raise Refused(
-            f"stage {spec.name} {spec.needs.describe()}, and the commit that says so ({commit[:10]}) is not on main",
-            f"push it by somebody who may change ci/ (git push hub {commit[:10]}:main), or leave `needs` out",
+            f"stage {spec.name} {more}, and the commit that says so ({commit[:10]}) is not on main",
+            f"push it by somebody who may change ci/ (git push hub {commit[:10]}:main), or leave that out",
         )
     for place in map(Path, spec.needs.write):
         hub = repository.path.resolve()

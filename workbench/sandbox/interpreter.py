@@ -19,7 +19,7 @@ from pathlib import Path
 import workbench
 from workbench.sandbox import toolchain
 
-PYTHON, PACKAGES = "/opt/python", "/opt/packages"  # where ``mounts`` puts them
+PACKAGES = "/opt/packages"  # where ``mounts`` puts libraries; the interpreter lies where it does here
 INSIDE = "run"  # where a job has the folder, below /in
 _UNWANTED = ("site-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3")
 _ENVIRONMENT = (
@@ -71,14 +71,14 @@ def mounts(distributions: Sequence[str], *, is_reachable: Callable[[Path], bool]
     they require. What the job's user cannot reach is linked into a shared folder first, once for this machine."""
     packages = sorted({each for name in distributions for each in _files_of(name, set())})
     mounted = [*_reachable_packages(packages, is_reachable)]
-    base = Path(sys.base_prefix)
-    real = os.path.realpath(sys.executable)
+    base, real = Path(os.path.realpath(sys.base_prefix)), os.path.realpath(sys.executable)
     if base.is_relative_to("/usr"):  # the sandbox has it
         return real, mounted
+    place = base
     if not is_reachable(base):
         name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        base = toolchain.shared("python", Path(real), lambda folder: _link_base(folder, name))
-    return f"{PYTHON}/bin/{Path(real).name}", [(base, PYTHON), *mounted]
+        place = toolchain.shared("python", Path(real), lambda folder: _link_base(folder, name))
+    return real, [(place, str(base)), *mounted]
 
 
 def _link_base(folder: Path, name: str) -> None:

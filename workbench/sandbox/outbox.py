@@ -8,6 +8,7 @@ times, attributes nor links of what the job made. Not here: what the names and b
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -33,9 +34,9 @@ class DiskOutbox:
     def take(self, path: str, into: Path) -> None:
         *above, name = path.split("/")
         with contextlib.ExitStack() as opened:
-            at = _opened(opened, os.fspath(self.folder), None)
-            for part in above:
-                with _told(part):
+            with _told(path):
+                at = _opened(opened, os.fspath(self.folder), None)
+                for part in above:
                     at = _opened(opened, part, at)
             _Copy(self.limits).entry(at, name, into, shown="", depth=0)
 
@@ -47,7 +48,8 @@ class _Copy:
     num_bytes: int = field(default=0, init=False)
 
     def entry(self, above: int, name: str, into: Path, *, shown: str, depth: int) -> None:
-        mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
+        with _told(shown or name):
+            mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
         if not shown and not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
             raise FileNotFoundError(name)
         if stat.S_ISDIR(mode):
@@ -96,15 +98,16 @@ class _Copy:
 
 @contextlib.contextmanager
 def _told(shown: str) -> Iterator[None]:
-    """A name that is another thing now than when it was looked at, or that its owner locked, is refused by its name."""
+    """A name that is another thing now than when it was looked at, or that its owner locked, is refused by its name.
+    What is wrong with our own disk is not the job's."""
     try:
         yield
-    except PermissionError:
-        raise Refused(f"{_text(shown)}, which cannot be read", "leave what you write readable") from None
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
-        raise Refused(f"{_text(shown)}, which is no plain file or folder", "write regular files only") from None
+        if error.errno == errno.EACCES:
+            raise Refused(f"{_text(shown)}, which cannot be read", "leave what you write readable") from None
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENAMETOOLONG):
+            raise Refused(f"{_text(shown)}, which is no plain file or folder", "write regular files only") from None
+        raise
 
 
 def _opened(stack: contextlib.ExitStack, name: str, above: int | None) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workbench.ports.sandbox import Job, Limits
-from workbench.sandbox.interpreter import PACKAGES, PYTHON
+from workbench.sandbox.interpreter import PACKAGES
 
 INSIDE_ID = 65534  # nobody, as the job sees itself
 RUST = "/opt/rust"
@@ -131,7 +131,7 @@ def _environment(job: Job, places: Places) -> list[str]:
     path = ":".join([*first, *([f"{RUST}/bin"] if places.toolchain else []), "/usr/bin", "/bin"])
     fixed = {"PATH": path, "HOME": "/tmp", "LANG": "C.UTF-8", "TMPDIR": "/tmp", "TZ": "UTC"}
     if job.python is not None:
-        fixed |= {"PYTHONPATH": PACKAGES, "LD_LIBRARY_PATH": f"{PYTHON}/lib", "PYTHONDONTWRITEBYTECODE": "1"}
+        fixed |= {"PYTHONPATH": PACKAGES, "PYTHONDONTWRITEBYTECODE": "1"}
     every = fixed | dict(job.environment)
     return ["--clearenv", *(part for name, value in every.items() for part in ("--setenv", name, value))]
 
