@@ -17,7 +17,7 @@ from workbench.domain.stage import Needs
 from workbench.pipeline.definition import load, parse
 from workbench.pipeline.plan import Mode, Planner
 from workbench.pipeline.records import log_path
-from workbench.pipeline.walk import run_pipeline
+from workbench.pipeline.walk import check_rights, run_pipeline
 from workbench.sandbox.bubblewrap import Bubblewrap
 
 BEGIN = "import json, os, socket, sys, time\nsys.path.insert(0, 'tools')\nfrom steps import begin, end\n"
@@ -90,6 +90,8 @@ def test_its_python_is_ours_and_has_the_libraries_that_it_names_with_what_they_r
 def test_what_it_declares_is_granted_and_said(toy, gates: Path) -> None:
     (gates / "read").mkdir()
     (gates / "read" / "a").write_text("given")
+    (gates / "read" / "private").write_text("nobody's business")
+    (gates / "read" / "private").chmod(0o600)
     (gates / "write").mkdir()
     (gates / "write").chmod(0o777)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -135,6 +137,8 @@ def test_more_than_the_sandbox_counts_on_main_alone(toy) -> None:
     with pytest.raises(Refused, match=r"stage words uses the network, and the commit .* is not on main") as caught:
         run_pipeline(planner, Mode(), toy.settings(), clock=toy.clock, trigger="test")
     assert "git push hub" in caught.value.hint
+    with pytest.raises(Refused, match="is not on main"):
+        check_rights(planner, planner.plan())
     assert toy.repository.runs.list() == [], "nothing was begun"
 
 

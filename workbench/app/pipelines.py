@@ -10,7 +10,7 @@ from workbench.domain.ids import ObjectId, Ulid
 
 if TYPE_CHECKING:
     from workbench.domain.run import RunRecord
-    from workbench.pipeline.plan import Mode, Planner
+    from workbench.pipeline.plan import Mode, Plan, Planner
     from workbench.pipeline.watch import Watcher
     from workbench.ports.store import Repository
 
@@ -45,6 +45,13 @@ def walk(
     settings = _settings(Settings, who, workers, watcher)
     clock = wiring.run_clock(plan_of.repository)
     return run_pipeline(plan_of, mode, settings, clock=clock, trigger=f"command by {who}", options=options)
+
+
+def check_rights(plan_of: Planner, plan: Plan) -> None:
+    """Refused where a step of the plan may not do what it declares."""
+    from workbench.pipeline.walk import check_rights as check
+
+    check(plan_of, plan)
 
 
 def resume(repository: Repository, run: Ulid, *, who: str, workers: int, watcher: Watcher) -> RunRecord:

@@ -60,7 +60,9 @@ def run(
             planner = pipelines.planner(repository, _source(repo), pipeline)
             mode = Mode(only=only, start=start, force=force)
             if dry_run:
-                show_plan(planner.plan(mode), json)
+                plan = planner.plan(mode)
+                show_plan(plan, json)
+                pipelines.check_rights(planner, plan)
                 return
             with watching(json) as watcher:
                 record = pipelines.walk(planner, mode, who=identity(repo), workers=workers, watcher=watcher)

@@ -22,7 +22,7 @@ from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.domain.stage import StageSpec
 from workbench.pipeline import signals, watch
 from workbench.pipeline.definition import load
-from workbench.pipeline.plan import Mode, Planner, StepPlan
+from workbench.pipeline.plan import Mode, Plan, Planner, StepPlan
 from workbench.pipeline.publish import publish
 from workbench.pipeline.records import (
     EVENTS,
@@ -70,12 +70,17 @@ def run_pipeline(
 ) -> RunRecord:
     """Plan, record and walk in one go: what ``workbench run`` does."""
     plan = planner.plan(mode)
-    for step in plan.runs:
-        check_needs(planner.repository, planner.commit, step.use.spec)
+    check_rights(planner, plan)
     if plan.runs:
         abandon_dead(planner.repository, clock)  # what a dead walker left would run beside the same step
     record = queued(plan, run=clock.ulid(), trigger=trigger, now_ms=clock.now_ms(), options=options)
     return Walk(planner, mode, settings, clock).walk(record)
+
+
+def check_rights(planner: Planner, plan: Plan) -> None:
+    """Refused where a step that would run may not do what it declares."""
+    for step in plan.runs:
+        check_needs(planner.repository, planner.commit, step.use.spec)
 
 
 def resume(

@@ -106,7 +106,7 @@ def _beyond(job: Job, uid: int | None) -> tuple[list[tuple[Path, str]], list[tup
     for path, wanted in ((p, w) for ps, w in ((job.beyond.read, 0), (job.beyond.write, stat.S_IWOTH)) for p in ps):
         if not path.exists():
             raise Refused(f"{path} is not on this machine", "make it, or mend what the stage needs")
-        if uid is not None and not (_reachable(path) and path.stat().st_mode & wanted == wanted):
+        if uid is not None and not _is_open(path.resolve(), wanted):
             verb = "written" if wanted else "read"
             raise Refused(
                 f"{path} cannot be {verb} by the sandbox's user, which is not root",
@@ -165,6 +165,13 @@ def _open_to(uid: int | None, base: Path) -> None:
 def _chmod(path: Path, mode: int) -> None:
     if not path.is_symlink():
         os.chmod(path, mode)
+
+
+def _is_open(path: Path, wanted: int) -> bool:
+    """Whether any user may walk to a place and use it; what is in it is its own matter."""
+    mode = path.stat().st_mode
+    wanted |= stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(mode) else 0)
+    return mode & wanted == wanted and all(parent.stat().st_mode & stat.S_IXOTH for parent in path.parents)
 
 
 def _reachable(folder: Path) -> bool:
