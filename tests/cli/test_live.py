@@ -94,3 +94,16 @@ def test_it_follows_a_run_to_its_end_on_a_terminal() -> None:
             table.on(event)
     assert "train: a line" in out.getvalue()
     assert "failed in 61.0 s" in out.getvalue()
+
+
+def test_words_of_others_are_no_markup_and_no_control_characters() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=160, force_terminal=False)
+    with LiveTable(console) as table:
+        table.on(RunStarted("R", "[bold]x[/bold]\x1b]0;t\x07", {"a[red]": "[link=http://x]why[/link]"}))
+        table.on(StepLine("a[red]", "[blink]\x1b[31m"))
+        table.on(StepEnded("a[red]", "failed[/]", error="[/nothing] \u202e"))
+    said = out.getvalue()
+    for words in ("[bold]x[/bold]", "a[red]", "[blink]", "[/nothing]"):
+        assert words in said
+    assert not any(sign in said for sign in ("\x1b]", "\x1b[31m", "\x07", "\u202e"))

@@ -39,7 +39,7 @@ def test_words_beats_and_one_verdict(pair: tuple[socket.socket, socket.socket]) 
     answer.say("too late\n")
     answer.beat()
     answer.end(False)
-    assert everything(pair[1]) == b"\1a ?, a ? and a ?\n\2a run\nlast words\n\x000"
+    assert everything(pair[1]) == b"\1a \\x00, a \\x01 and a \\x02\n\2a run\nlast words\n\x000"
 
 
 def test_a_beat_does_not_wait_for_a_client_that_does_not_read(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -31,6 +31,7 @@ from workbench.domain.canonical import canonical_lines
 from workbench.domain.crash import read_crash
 from workbench.domain.errors import NativeCrash, StageFailed, UserError, WorkbenchError
 from workbench.domain.events import Checkpoint, Log, Progress, StageEvent, encode
+from workbench.domain.printable import printable
 from workbench.domain.reading import (
     Limits,
     anything,
@@ -253,7 +254,7 @@ def _run(spec: StageSpec, run: RunStage, path: Path, events: IO[str], answers: _
         raise
     except WorkbenchError as error:
         _report(beside, error)
-        print(f"{spec.name}: {error}", file=sys.stderr)
+        print(printable(f"{spec.name}: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         _report(beside, WorkbenchError("the stage was interrupted"), exit_code=130)

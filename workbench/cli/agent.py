@@ -10,7 +10,7 @@ import typer
 
 from workbench.cli.context import Json, Repo, Why, filled, identity, main_is_checked_out, store
 from workbench.cli.locate import locate
-from workbench.cli.output import emit, emit_json, table
+from workbench.cli.output import emit, emit_json, emit_made, table
 
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one and prints it.")]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; loopback unless you say otherwise.")]
@@ -149,7 +149,7 @@ def complete(
         artifact = find_artifact(repository, ref)
         model = open_release(repository, artifact, quantisation)
         try:
-            show = None if json or not stream or record else _write
+            show = None if json or not stream or record else emit_made
             made = repeat(model, record) if record else model.generate(Prompt(text, suffix), sampling, show)
         finally:
             model.close()
@@ -158,7 +158,7 @@ def complete(
     elif stream and not record:
         emit()
     else:
-        emit(made.text)
+        emit_made(made.text, "\n")
 
 
 def _standard_input() -> str:
@@ -187,11 +187,6 @@ def _file_or_standard_input(name: str) -> bytes:
         raise UserError(
             f"{name} cannot be read: {error.strerror}", "give a file that `workbench complete --json` wrote"
         ) from None
-
-
-def _write(piece: str) -> None:
-    sys.stdout.write(piece)
-    sys.stdout.flush()
 
 
 def serve(

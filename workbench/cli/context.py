@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +45,9 @@ def store(repo: str) -> Iterator[GitRepository]:
     location = locate(repo)
     with open_repository(_own_git_dir(location) or Path(location.store)) as repository:
         if repository.unfinished is not None:
-            sys.stderr.write(f"note: {repository.unfinished}\n")
+            from workbench.cli.output import warn
+
+            warn(str(repository.unfinished))
         yield repository
 
 

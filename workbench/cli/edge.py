@@ -96,7 +96,9 @@ def as_world_error(error: OSError) -> WorldError:
 
 
 def _tell(error: WorkbenchError, *, as_json: bool) -> int:
-    sys.stderr.write(f"error: {error}\n")
+    from workbench.domain.printable import printable
+
+    sys.stderr.write(f"error: {printable(str(error))}\n")
     if as_json:
         try:  # noqa: SIM105 - contextlib alone would add half of the time of `status`
             _tell_programs(error)
@@ -108,10 +110,12 @@ def _tell(error: WorkbenchError, *, as_json: bool) -> int:
 def _tell_programs(error: WorkbenchError) -> None:
     import json
 
+    from workbench.domain.printable import printable_json
+
     body = {"error": type(error).__name__, "what": error.what, "hint": error.hint, "exit_code": error.exit_code}
     if isinstance(error, NativeCrash):
         body |= {"crashed": error.crashed, "ended": error.ended, "given": error.given, "log": list(error.log)}
-    sys.stdout.write(json.dumps({"format": 1, **body}, ensure_ascii=False, sort_keys=True) + "\n")
+    sys.stdout.write(printable_json(json.dumps({"format": 1, **body}, ensure_ascii=False, sort_keys=True)) + "\n")
 
 
 def _settle_streams(as_json: bool) -> None:

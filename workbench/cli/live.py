@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from workbench.domain.printable import one_line
 from workbench.pipeline.watch import (
     RunEnded,
     RunStarted,
@@ -67,7 +68,7 @@ class LiveTable:
         elif isinstance(event, StepProgress):
             self._row(event.stage).progress = event
         elif isinstance(event, StepLine):
-            self._console.print(Text(f"{event.stage}: {event.text}", style="dim"))
+            self._console.print(_text(f"{event.stage}: {event.text}", "dim"))
         elif isinstance(event, StepEnded):
             row = self._row(event.stage)
             row.state, row.ended = event.state, event
@@ -81,7 +82,7 @@ class LiveTable:
         width = self._console.width
         bar = _BARS[(width < _ROOMY) + (width < _COLUMNS["rate"])]
         gap = 2 if width >= _COLUMNS["rate"] else 1
-        table = Table(title=self._title, title_justify="left", box=None, padding=(0, gap, 0, 0), expand=True)
+        table = Table(title=_text(self._title), title_justify="left", box=None, padding=(0, gap, 0, 0), expand=True)
         table.add_column("stage", no_wrap=True, min_width=max(map(len, self._rows), default=0))
         table.add_column("state", no_wrap=True, min_width=max(map(len, _STYLES)))
         table.add_column("progress", width=bar, no_wrap=True)
@@ -91,7 +92,9 @@ class LiveTable:
         shown = [number for number, least in enumerate(_COLUMNS.values()) if width >= least]
         table.columns = [table.columns[number] for number in shown]
         for stage, row in self._rows.items():
-            cells = (stage, Text(row.state, style=_STYLES.get(row.state, "")), *self._cells(row, bar))
+            state = _text(row.state, _STYLES.get(row.state, ""))
+            shown_cells = (cell if isinstance(cell, ProgressBar) else _text(cell) for cell in self._cells(row, bar))
+            cells = (_text(stage), state, *shown_cells)
             table.add_row(*(cells[number] for number in shown))
         return table
 
@@ -115,3 +118,8 @@ class LiveTable:
                 row.why,
             )
         return f"{progress.done:,.0f} {progress.unit}", rates(progress), elapsed, row.why
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Words of others: no markup, no control characters."""
+    return Text(one_line(words), style=style)

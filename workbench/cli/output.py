@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-# What JSON may hold as it is and a terminal obeys or turns around: controls of C1, directions, signs without width.
-_OBEYED = re.compile("[\\x7f-\\x9f\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff]")
+from workbench.domain.printable import one_line, printable, printable_json
 
 
 def emit_json(value: Any) -> None:
     text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False)
-    sys.stdout.write(_OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+    sys.stdout.write(printable_json(text) + "\n")
 
 
 def emit(text: str = "") -> None:
-    sys.stdout.write(text + "\n")
+    """A line or more for people: whoever wrote it, the terminal shows it and does not obey it."""
+    sys.stdout.write(printable(text) + "\n")
 
 
 def warn(text: str) -> None:
     """A line on standard error, if there is anything to say."""
     if text:
-        sys.stderr.write(f"note: {text}\n")
+        sys.stderr.write(f"note: {printable(text)}\n")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Left-aligned columns in a terminal or a file; no borders, a row a line, so that it can be cut and grepped."""
-    cells = [[" ".join(harmless(str(cell)).splitlines()) for cell in row] for row in rows]
+    cells = [[one_line(str(cell)) for cell in row] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)]
     for row in [list(columns), *cells]:
         emit("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -41,12 +40,13 @@ def fields(values: Mapping[str, Any]) -> None:
     width = max((len(key) for key in shown), default=0)
     for key, value in shown.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
-        emit(f"{key:<{width}}  {harmless(text)}")
+        emit(f"{key:<{width}}  {text}")
 
 
-def harmless(text: str) -> str:
-    """Words of others (messages, names, reasons) without what a terminal would obey."""
-    return "".join(c if (c >= " " and not "\x7f" <= c <= "\x9f") or c == "\n" else "\ufffd" for c in text)
+def emit_made(text: str, end: str = "") -> None:
+    """What a model wrote: byte for byte into a file or a pipe, and shown in a terminal."""
+    sys.stdout.write((printable(text) if sys.stdout.isatty() else text) + end)
+    sys.stdout.flush()
 
 
 def size(num_bytes: float) -> str:

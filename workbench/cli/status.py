@@ -9,6 +9,7 @@ import sys
 
 from workbench.cli.locate import Location, locate
 from workbench.domain.errors import ToolMissing, UserError, WorldError
+from workbench.domain.printable import printable
 
 _USAGE = "usage: workbench status [--repo PATH] [--json]"
 _PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")  # set where git runs us; they would lead our git elsewhere
@@ -34,7 +35,7 @@ def main(arguments: list[str]) -> int:
     if repo == "":
         raise UserError("--repo is empty: leave it out for the default", _USAGE)
     status = read(locate(repo or ""))
-    sys.stdout.write(to_json(status) if as_json else to_text(status))
+    sys.stdout.write(to_json(status) if as_json else printable(to_text(status)))
     return 0
 
 

@@ -112,7 +112,7 @@ _SAMPLING = record(
     top_k=optional(whole(), Sampling.top_k),
     top_p=optional(number(0, 1), Sampling.top_p),
     min_p=optional(number(0, 1), Sampling.min_p),
-    repeat_penalty=optional(number(REPEAT_PENALTY_MIN, REPEAT_PENALTY_MAX), Sampling.repeat_penalty),
+    repeat_penalty=optional(number(), Sampling.repeat_penalty),
     seed=optional(whole(-(1 << 63)), Sampling.seed),
     max_tokens=optional(whole(most=(1 << 31) - 1), Sampling.max_tokens),
     stop=optional(items(text(), most=1000), ()),

@@ -6,6 +6,7 @@ Everything that leaves for a terminal goes through here at its edge: the command
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 
 # Control characters (C0 and C1: escape sequences, carriage returns), format characters (bidirectional overrides,
 # zero width, tags), half characters, and the separators of lines that are no newline.
@@ -14,7 +15,7 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 def printable(text: str) -> str:
     """Signs that show nothing or the wrong thing become escapes (``\\x1b``); newlines and tabs stay."""
-    return text if text.isprintable() else "".join(map(_visible, text))
+    return _shown(text, lambda char: char.encode("unicode_escape", "surrogatepass").decode("ascii"))
 
 
 def one_line(text: str) -> str:
@@ -22,7 +23,17 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split("\n")) if "\n" in text else text)
 
 
-def _visible(char: str) -> str:
-    if char in "\t\n" or unicodedata.category(char) not in _HIDDEN:
-        return char
-    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+def printable_json(text: str) -> str:
+    """JSON with the same signs as JSON's own escapes: the same value for programs."""
+    return _shown(text, _json_escape)
+
+
+def _shown(text: str, escape: Callable[[str], str]) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(escape(c) if c not in "\t\n" and unicodedata.category(c) in _HIDDEN else c for c in text)
+
+
+def _json_escape(char: str) -> str:
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

@@ -20,6 +20,7 @@ import threading
 from dataclasses import dataclass
 
 from workbench.domain.errors import Refused
+from workbench.domain.printable import printable
 from workbench.domain.tree_rules import shown
 
 MAX_REQUEST_BYTES = 1 << 20
@@ -121,7 +122,5 @@ class Answer:
 
 
 def _clean(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace").translate(_PLAIN)
-
-
-_PLAIN = bytes.maketrans(b"\0\1\2", b"???")
+    """For the pusher's terminal; it holds none of the signs of this conversation."""
+    return printable(text).encode()

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol, TextIO
 
 from workbench.domain.events import Progress
+from workbench.domain.printable import one_line
 from workbench.domain.reading import (
     BadInput,
     Shape,
@@ -198,7 +199,7 @@ class PlainWatcher:
             self._shown_ms, self._next_ms = self.now_ms(), self.every_ms
         text = describe(event)
         if text:
-            _write(self.out, text)
+            _write(self.out, one_line(text))
 
 
 def describe(event: WalkEvent) -> str:
