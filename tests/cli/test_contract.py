@@ -45,7 +45,7 @@ def test_a_contract_is_shown_and_recorded_for_all_who_read(cli: Cli, agent: Path
     assert before["contract"] is None
     told = cli(agent, *before["no_contract"].split("`")[1].split()[1:])  # as it says
     assert told.returncode == 0, told.stderr
-    assert "fill_in_middle  prefix, suffix, max_tokens, seed" in told.stdout
+    assert "fill_in_middle  max_tokens, prefix, seed, suffix" in told.stdout
     after = json.loads(cli(agent, "show", "v1.0.0", "--json").stdout)
     assert list(after["contract"]["tools"]) == ["complete", "fill_in_middle", "search"]
     assert "tools    complete, fill_in_middle, search" in cli(agent, "show", "v1.0.0").stdout

@@ -6,11 +6,12 @@ import pytest
 
 from workbench.app.agents import pin_release
 from workbench.domain import refs
+from workbench.domain.contract import ContractRecord
 from workbench.domain.errors import NotFound, Refused, UserError
 from workbench.domain.ids import ZERO_ID
 from workbench.domain.ledger import RefMove
 from workbench.domain.version import Bump
-from workbench.runner import version
+from workbench.runner import source, version
 from workbench.store.git.repository import GitRepository
 
 WHO = "A <a@example.com>"
@@ -46,6 +47,14 @@ def test_a_new_tool_makes_it_minor_and_a_removed_one_major(repository: GitReposi
     assert str(pinned(repository, release("b")).version) == "v1.1.0"
     commit({"agents/hello.py": None})
     assert str(pinned(repository, release("c")).version) == "v2.0.0"
+
+
+def test_a_record_that_other_libraries_made_is_not_compared_with(repository: GitRepository, release) -> None:  # type: ignore[no-untyped-def]
+    first = pinned(repository, release("a"))
+    agents = source.tree_of(repository.objects, first.commit)
+    repository.contracts.put(ContractRecord(agents, {"pydantic": "1.0"}, {"format": 1, "tools": {}}))
+    made = pinned(repository, release("b"))
+    assert (str(made.version), made.reasons) == ("v1.0.1", ("the contract is the same",))
 
 
 def test_a_person_may_ask_for_more_but_never_for_less(repository: GitRepository, release, commit) -> None:  # type: ignore[no-untyped-def]

@@ -84,11 +84,12 @@ def contract(
     else:
         tools = record.contract["tools"]
         rows = [
-            (name, ", ".join(tool["input"].get("properties", {})), _kind(tool["output"]))
+            (name, ", ".join(sorted(tool["input"].get("properties", {}))), _kind(tool["output"]))
             for name, tool in tools.items()
         ]
         table(("tool", "takes", "answers"), rows)
-        emit(f"\n{commit[:12]}, made by {', '.join(f'{name} {version[:12]}' for name, version in made_by.items())}")
+        makers = ", ".join(f"{name} {version[:12]}" for name, version in sorted(made_by.items()))
+        emit(f"\n{commit[:12]}, made by {makers}")
     if record.contract is None:
         raise typer.Exit(1)
 
@@ -96,7 +97,7 @@ def contract(
 def _kind(schema: Mapping[str, Any]) -> str:
     """What a tool answers, in a word or a few."""
     found = schema.get("properties") or schema.get("type") or "anything"
-    return found if isinstance(found, str) else ", ".join(found)
+    return found if isinstance(found, str) else ", ".join(sorted(found))
 
 
 def complete(
