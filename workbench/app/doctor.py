@@ -10,11 +10,10 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from workbench.app import identity, wiring
+from workbench.app import identity, irregular, wiring
 from workbench.app.proofs import PROOFS, prove
 from workbench.config.installed import command_for
 from workbench.domain.errors import WorkbenchError
-from workbench.hub import irregular
 from workbench.hub.layout import HubLayout
 from workbench.pipeline.environment import Tools
 from workbench.ports.store import Finding, Repository

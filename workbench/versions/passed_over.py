@@ -1,7 +1,7 @@
 """Refs that break the rules, as readers pass over them: which, why, and the command that removes each.
 
 They come from a fetch into the repository, a mirror, or programs that run no hooks. Lists, plans, pages and the log go
-on without them and say so; ``doctor`` names all of them. Not here: what stands in a push's way (``hub.irregular``).
+on without them and say so; ``doctor`` names all of them. Not here: what stands in a push's way (``app.irregular``).
 """
 
 from __future__ import annotations
