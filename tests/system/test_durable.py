@@ -71,6 +71,12 @@ def test_new_folders_are_synced_up_to_the_first_old_one(tmp_path: Path) -> None:
     assert done == ["mkdir a", "fsync .", "mkdir a/b", "fsync a", "mkdir a/b/c", "fsync a/b"]
 
 
+def test_a_file_system_that_syncs_no_folders_is_none_the_worse() -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.fsync(os.open("/proc", os.O_RDONLY))
+    durable.sync_folder(Path("/proc"))
+
+
 @needs_strace
 def test_a_folder_is_synced_again_only_when_it_has_changed(tmp_path: Path) -> None:
     place = tmp_path / "place"

@@ -6,6 +6,7 @@ and the names of new folders once the folders above them are, up to the first th
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterable
@@ -60,8 +61,12 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    _sync(folder)
+    """Make the names in a folder durable, where its file system lets folders be synced."""
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
 
 
 def sync_folders(folders: Iterable[Path]) -> None:
