@@ -13,6 +13,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.model_process import model_process_ended
 from workbench.app.importing.file import import_file
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
@@ -48,6 +49,14 @@ def test_a_record_is_enough_to_repeat_it(cli: Any, hub: Path, record: dict[str, 
     again = cli(hub, "complete", "release/tiny", "--replay", "-", "--json", stdin=None, input=json.dumps(text))
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == record
+
+
+def test_a_crash_of_the_library_is_an_error_that_says_so(cli: Any, hub: Path) -> None:
+    with model_process_ended(signal.SIGKILL):
+        done = cli(hub, *ASK, "-p", "x")
+    assert (done.returncode, done.stdout) == (10, "")
+    assert "llama.cpp in load was ended (SIGKILL) on tiny-Q8_0.gguf of release/tiny/v1.0.0" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_text_is_printed_once(cli: Any, hub: Path, record: dict[str, Any], tmp_path: Path) -> None:

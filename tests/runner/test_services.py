@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.model_process import model_process_ended
 from workbench.app.agents import open_release, pin_release, serve_version
 from workbench.app.importing.file import import_file
-from workbench.domain.errors import Corrupt, NotFound, UserError, WorldError
+from workbench.domain.errors import Corrupt, NativeCrash, NotFound, UserError, WorldError
 from workbench.domain.ids import ObjectId
 from workbench.domain.refs import MAIN
 from workbench.inference.process import ProcessModel
@@ -218,6 +219,16 @@ class GoneAt(Call):
     def is_cancelled(self) -> bool:
         self._number -= 1
         return self._number <= 0
+
+
+def test_a_crash_of_the_model_is_an_error_of_the_call_and_the_next_is_answered(
+    repository: GitRepository, tiny_release: Artifact
+) -> None:
+    _, services = serve_version(repository, pinned(repository, tiny_release))
+    with model_process_ended(), pytest.raises(NativeCrash, match="of release/tiny/"):
+        services.complete("let", max_tokens=3, seed=0)
+    assert services.complete("let", max_tokens=3, seed=0).completion_tokens <= 3
+    services.close()
 
 
 def test_a_search_that_nobody_waits_for_ends_at_the_next_file(repository: GitRepository, commit) -> None:

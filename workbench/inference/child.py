@@ -93,6 +93,8 @@ class Child:
             self.end()
             raise
         if last is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(END_S)  # by itself: its socket ends a little before
             code = self.end()
             if not begun:
                 raise Unbegun(code)
@@ -102,9 +104,9 @@ class Child:
             raise NativeCrash(crashed, OUT_OF_MEMORY, given=given, log=[*self._log, last["no_memory"]])
         return _read(last)
 
-    def account(self, do: str, code: int) -> NativeCrash:
-        """Of a process that ended by itself, before it was asked or while it started."""
-        return _crash(do, code, "", self._log)
+    def account(self, do: str, error: Unbegun, given: str) -> NativeCrash:
+        """Of a process that ended before it took its first request."""
+        return _crash(do, error.code, given, self._log)
 
     def kill(self) -> None:
         """From any thread: whoever asks it hears that it has ended."""

@@ -71,11 +71,12 @@ class ProcessLoader:
 
     def quantise(self, source: Path, target: Path, kind: str) -> None:
         asked = {"source": str(source.absolute()), "target": str(target.absolute()), "kind": kind}
+        given = f"{source.name} to {kind}"
         child = self._start()
         try:
-            child.ask("quantise", asked, given=f"{source.name} to {kind}", call=Call(), on_frame=_ignore)
+            child.ask("quantise", asked, given=given, call=Call(), on_frame=_ignore)
         except Unbegun as error:
-            raise child.account("quantise", error.code) from None
+            raise child.account("quantise", error, given) from None
         finally:
             child.end()
             target.with_name(f"{target.name}.partial").unlink(missing_ok=True)  # where it crashed
@@ -202,7 +203,7 @@ class ProcessModel:
                 try:
                     return child.ask(do, asked, given=given, call=call, on_frame=on_frame)
                 except Unbegun as error:
-                    raise child.account(do, error.code) from None
+                    raise child.account(do, error, given) from None
             except NativeCrash:
                 call.check()
                 self._queue.check_open()  # else it was ended by ``close``
@@ -218,7 +219,7 @@ class ProcessModel:
                 self._queue.check_open()
                 self._about = child.ask("load", self._settings, given=self._name, call=Call(), on_frame=_ignore)
             except Unbegun as error:
-                raise child.account("load", error.code) from None
+                raise child.account("load", error, self._name) from None
             except BaseException:
                 child.end()
                 raise

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.model_process import model_process_ended
 from workbench.app.stage_host import run_in_process
-from workbench.domain.errors import Corrupt, StageFailed, UserError
+from workbench.domain.errors import Corrupt, NativeCrash, StageFailed, UserError
 from workbench.stages.package import gguf_file, licences
 from workbench.stages.package.spec import SPEC
 from workbench.stages.package.stage import run
@@ -203,3 +204,12 @@ def test_wrong_parameters_are_refused_with_what_to_do(given: dict[str, Any]) -> 
     with pytest.raises(UserError) as caught:
         SPEC.resolve(1, given)
     assert caught.value.hint
+
+
+def test_a_crash_of_llama_cpp_is_the_stage_s_error_and_nothing_half_is_left(tiny: Any, tmp_path: Path) -> None:
+    with model_process_ended() as ended, pytest.raises(NativeCrash) as caught:
+        package(tiny.inputs, tmp_path / "output")
+    assert ended
+    assert (caught.value.crashed, caught.value.ended) == ("llama.cpp in quantise", "SIGSEGV")
+    assert caught.value.given == "tiny-F16.gguf to Q8_0"
+    assert not list((tmp_path / "output").glob("*.partial"))

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from tests.model_process import model_process_ended
 from workbench.app.stage_host import run_in_process
-from workbench.domain.errors import Corrupt, NotFound, StageFailed, UserError
+from workbench.domain.errors import Corrupt, NativeCrash, NotFound, StageFailed, UserError
 from workbench.domain.generation import Generation, Prompt, Sampling
 from workbench.stages.serve import stage
 from workbench.stages.serve.spec import SPEC
@@ -44,6 +45,11 @@ def test_a_damaged_file_is_refused(tiny: Any, tmp_path: Path) -> None:
     (folder / "tiny-Q8_0.gguf").write_bytes(tiny.q8.read_bytes()[:-1000])
     with pytest.raises(Corrupt, match="after the end of the file"):
         serve(folder, tmp_path / "output")
+
+
+def test_a_crash_of_llama_cpp_is_the_stage_s_error(tiny: Any, tmp_path: Path) -> None:
+    with model_process_ended(), pytest.raises(NativeCrash, match=r"SIGSEGV\) on tiny-Q8_0.gguf"):
+        serve(tiny.q8.parent, tmp_path / "output")
 
 
 class Forgetful:
