@@ -13,7 +13,7 @@ from workbench.app import doctor
 from workbench.domain.ids import make_ulid
 from workbench.domain.ledger import Action
 from workbench.domain.run import State
-from workbench.hub import beside
+from workbench.hub import beside, runs
 from workbench.hub.queue import fold
 
 Files = Callable[..., dict[str, str]]
@@ -165,6 +165,27 @@ def test_the_index_is_rebuilt_when_it_is_gone_or_garbage(desk: Any) -> None:
             path.write_bytes(data)
         assert fold(desk.repository) == before
     assert len(before.waiting) == 3
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        {"pusher": "a", "run": 5},
+        {"pusher": "a", "run": "x"},
+        {"pusher": "a", "run": make_ulid(1, bytes(10)), "options": []},
+        {"pusher": "a", "run": make_ulid(1, bytes(10)), "options": {"variables": 5}},
+        {"pusher": "a", "found": [[1]]},
+        {"pusher": "a", "found": 5},
+        {"stands": [], "upto": "x"},
+    ],
+)
+def test_evidence_that_no_workbench_writes_is_passed_over(desk: Any, evidence: dict[str, Any]) -> None:
+    """A person may look at the runs of a ledger that was fetched from anywhere."""
+    desk.under_test.edit({"agents/a.py": "x = 1\n"})
+    run = desk.told(desk.under_test.push("main"))
+    for action in (Action.PUSH, Action.HANDLED):
+        desk.repository.ledger.change(action, (), who="w <w@x>", why="", evidence=evidence)
+    assert [record.id for record in runs.list_runs(desk.repository)] == [run]
 
 
 # --- a hub that is older than that ------------------------------------------------------------------------------------

@@ -60,7 +60,8 @@ class Judged:
 
 def judge(push: Push, objects: PushedObjects, current: Refs, clean: CleanTrees) -> Judged:
     """Check a whole push against the refs as they stand. Refused names the first rule that it breaks."""
-    channels = [ref.removeprefix(CHANNELS) for ref in current.all(CHANNELS)]
+    makes_branch = any(isinstance(move.ref, Branch) and move.old == ZERO_ID for move in push.moves)
+    channels = [ref.removeprefix(CHANNELS) for ref in current.all(CHANNELS)] if makes_branch else []
     moved_refs = [rules.judge_name(move, channels) for move in push.moves]
     if not moved_refs:
         raise Refused("an empty push", "name what to push, for example: git push hub main")

@@ -302,7 +302,8 @@ class PolicyServer:
         is_followed = options.wait and _starts(judged)
         if is_followed:
             answer.moved(text)
-        self._ensure_worker()
+        if _starts(judged) or self._is_to_keep_house():
+            self._ensure_worker()
         if not is_followed:
             answer.end(True, text)
         else:
@@ -341,11 +342,14 @@ class PolicyServer:
         try:
             if worker_is_alive(self.hub):
                 poke(self.hub.layout.worker_wake)
-            elif waiting(self.hub.repository) or self._num_moved >= self._kept_house + HOUSEKEEPING_PUSHES:
+            elif self._is_to_keep_house() or waiting(self.hub.repository):
                 self._kept_house = self._num_moved
                 self.hub.start_worker()
         except (WorkbenchError, OSError) as error:
             print(f"policy: {error}", file=sys.stderr, flush=True)
+
+    def _is_to_keep_house(self) -> bool:
+        return self._num_moved >= self._kept_house + HOUSEKEEPING_PUSHES
 
     def _wait(self, run: Ulid, seconds: float, answer: Answer) -> None:
         """Stream the progress of a run until it ends, the seconds are over or the pusher has gone."""

@@ -16,10 +16,12 @@ from typing import Any
 from workbench.domain.errors import WorkbenchError
 from workbench.domain.ids import ZERO_ID, ObjectId, Ulid, object_id, ulid
 from workbench.domain.ledger import Action, Entry, RefMove
+from workbench.domain.push import PushOptions
 from workbench.hub.layout import HubLayout
 from workbench.ports.store import Ledger, Repository
 
 FORMAT = 1
+_UNREADABLE = (WorkbenchError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 WATCHED = ("refs/heads/", "refs/tags/", "refs/notes/", "refs/workbench/channels/")  # what nothing but entries moves
 
 
@@ -44,7 +46,7 @@ class Fold:
             self.is_begun = self.is_begun or entry.counter == 1
             found = [found_move(each) for each in evidence.get("found", ())]
             self.missed = [move for move in self.missed if move not in found]
-            if "run" in evidence:
+            if "run" in evidence and run_of(entry) and PushOptions.from_json(evidence.get("options", {})):
                 self.waiting.append(entry)
         if entry.action is Action.HANDLED:
             self.stands |= {str(ref): ObjectId(id) for ref, id in evidence.get("refs", {}).items()}  # an older form
@@ -104,7 +106,10 @@ def _brought_up(kept: Fold, head: Entry, ledger: Ledger) -> Fold:
     else:  # it is of another ledger, or there is none
         kept, newer = Fold(), list(ledger.history(head.counter))
     for entry in reversed(newer):
-        kept.apply(entry)
+        try:
+            kept.apply(entry)
+        except _UNREADABLE:  # evidence that no workbench writes, in a ledger that was fetched from somewhere
+            kept.counter, kept.commit = entry.counter, entry.commit
     return kept
 
 
@@ -123,7 +128,7 @@ def _load(path: Path) -> Fold:
             missed=[found_move(each) for each in raw["missed"]],
             waiting=[Entry.from_bytes(text.encode(), object_id(commit)) for commit, text in raw["waiting"]],
         )
-    except (OSError, WorkbenchError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, *_UNREADABLE):
         return Fold()
 
 
