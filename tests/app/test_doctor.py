@@ -13,6 +13,8 @@ from workbench.app import wiring
 from workbench.app.doctor import examine, mend
 from workbench.app.hub_host import install_hub, run_worker
 from workbench.domain.errors import UserError
+from workbench.domain.ids import make_ulid
+from workbench.domain.ledger import Action
 from workbench.hub.layout import HubLayout
 from workbench.inference.variants import VARIABLE, chosen
 from workbench.ports.store import Finding
@@ -67,6 +69,10 @@ def test_a_queue_that_does_not_move_is_found_and_the_command_that_is_named_moves
     tree = git(hub, "mktree", input="")
     git(hub, "update-ref", "refs/heads/main", git(hub, "commit-tree", "-m", "one", tree))
     with wiring.open_repository(hub) as repository:
+        beside = [f for f in examine(repository, quick=True) if "moved beside the ledger" in f.what]
+        assert [(f.severity, f.fix) for f in beside] == [("warning", "workbench worker --idle 5")]
+        evidence = {"pusher": "owner", "run": make_ulid(1, bytes(10)), "work": []}
+        repository.ledger.change(Action.PUSH, (), who="a <a@b>", why="", evidence=evidence)
         waits = [f for f in examine(repository, quick=True) if "no worker runs" in f.what]
         assert [(f.severity, f.what[:12]) for f in waits] == [("warning", "1 push waits")]
         with open(queue.worker_lock, "rb") as held:
@@ -74,7 +80,7 @@ def test_a_queue_that_does_not_move_is_found_and_the_command_that_is_named_moves
             assert not [f for f in examine(repository, quick=True) if "no worker runs" in f.what]
     run_worker(hub, idle_s=0.0)
     with wiring.open_repository(hub) as repository:
-        assert not [f for f in examine(repository, quick=True) if "no worker runs" in f.what]
+        assert not [f for f in examine(repository, quick=True) if "worker --idle" in f.fix]
 
 
 def test_a_path_that_cannot_be_written_down_is_refused_for_a_hub_and_told_of_one(tmp_path: Path) -> None:
