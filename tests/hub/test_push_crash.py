@@ -24,6 +24,7 @@ from workbench.store.git.repository import GitRepository
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace: apt-get install strace")
 
+QUIET_LOOKS = 20
 FAULTS = ("signal=KILL", "error=ENOSPC", "error=EIO")
 # Calls that reach the disk or a lock: an error of these is the world's; of the others (mmap, brk) it is another story.
 # A close that fails closes all the same; strace's does not, and would leave a lock with a process that goes on.
@@ -159,7 +160,9 @@ class Lane:
         hub = self.hub.path  # type: ignore[attr-defined]
         deadline = time.monotonic() + 60
         policy, worker = self.hub.process("policy"), self.hub.process("worker")  # type: ignore[attr-defined]
-        while _is_conversing(policy) or _working_in(hub, policy, worker):
+        quiet = 0
+        while quiet < QUIET_LOOKS:  # a connection of a killed hook may not have been taken up yet
+            quiet = 0 if _is_conversing(policy) or _working_in(hub, policy, worker) else quiet + 1
             if time.monotonic() > deadline - 50:
                 _end_tracer(policy)
             assert time.monotonic() < deadline, "a program of the push does not end"

@@ -60,7 +60,7 @@ def find(path: Path, only: Path | None) -> Path:
         hub = Path(os.path.realpath(found))
         if only is not None and not hub.is_relative_to(os.path.realpath(only)):
             continue
-        if is_git_dir(str(hub)):
+        if is_git_dir(str(hub)) and (hub / "hooks" / "pre-receive").is_file():
             return hub
     raise NotFound(f"there is no hub {path} here", "ask its owner for the path of the hub")
 
