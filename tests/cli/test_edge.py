@@ -182,3 +182,20 @@ def test_a_crash_in_a_command_itself_says_where_python_stood() -> None:
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
     assert done.returncode == -signal.SIGSEGV
     assert "in string_at" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "\udcff"], ["show", "raw/x/\udcff"], ["log", "--repo", "\udcff"], ["status", "--repo", "\udcff"],
+        ["runs", "show", "\udcff"], ["diff", "\udcff", "\udcff"], ["pin", "release/x", "--why", "\udcff"],
+        ["undo", "--why", "\udcff"], ["import", "\udcff", "--name", "x", "--license", "MIT"], ["trust", "\udcff"],
+        ["complete", "release/x", "--prompt", "\udcff"], ["bundle", "x", "\udcff"], ["run", "--dry-run", "\udcff"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_an_argument_that_is_no_text_is_an_error_and_no_traceback(clone: Path, arguments: list[str]) -> None:
+    done = subprocess.run([*COMMAND, *arguments], cwd=clone, env=environment(), capture_output=True)
+    assert done.returncode in (2, 3, 4)
+    assert b"Traceback" not in done.stderr
+    done.stderr.decode()

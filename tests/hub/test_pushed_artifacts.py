@@ -202,3 +202,36 @@ def test_versions_of_an_artifact_only_rise(elsewhere: Elsewhere) -> None:
     assert "never changes" in elsewhere.hub.push("-f", "refs/tags/dataset/books/v1.0.0").text
     assert elsewhere.hub.source_refs() == before
     assert elsewhere.hub.push(f"refs/tags/{elsewhere.variant(tag='dataset/books/v1.0.1')}").accepted
+
+
+def test_a_manifest_with_values_of_other_types_is_refused_with_its_place(elsewhere: Elsewhere) -> None:
+    """At the push already and in a bundle, not when somebody reads it one day."""
+
+    def first(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
+        return lambda raw: raw["files"][0].update({name: value})
+
+    def top(name: str, value: Any) -> Callable[[dict[str, Any]], object]:
+        return lambda raw: raw.update({name: value})
+
+    size, cases = "files[0].size: ", [
+        (first("size", True), "True is not a whole number"), (first("size", 1.9), "1.9 is not a whole number"),
+        (first("size", "1"), "'1' is not a whole number"), (first("size", -1), "-1 is not within"),
+        (first("size", None), "None is not a whole number"),
+    ]  # fmt: skip
+    for change, says in cases:
+        elsewhere.refused(elsewhere.variant(manifest=change), size + says)
+    for change, says in [
+        (top("metrics", None), "metrics: None is not an object"),
+        (top("metrics", {"a": float("nan")}), "NaN is not JSON"),
+        (top("params", {"a": "\ud800"}), "half a character"), (top("more", 1), "more: no such field"),
+        (top("seed", 10**30), "beyond 64 bits"), (top("counts", {"a": 1.5}), "counts.a: 1.5 is not a whole number"),
+    ]:  # fmt: skip
+        elsewhere.refused(elsewhere.variant(manifest=change), says)
+    text = elsewhere.repository.objects.read_file(elsewhere.good.tree, "manifest.json")
+    for data, says in [
+        (b"\xef\xbb\xbf" + text, "byte order mark"), (text.replace(b'"seed"', b'"seed": 1, "seed"'), "stands twice"),
+        (text.replace(b'"seed": 0', b'"seed": ' + b"9" * 4000), "more than 64 characters"),
+        (text.replace(b'"params": {}', b'"params": ' + b'{"a":' * 5000 + b"1" + b"}" * 5000), "nested deeper"),
+    ]:  # fmt: skip
+        assert data != text
+        elsewhere.refused(elsewhere.variant({"manifest.json": data}), says)

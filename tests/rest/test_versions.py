@@ -487,3 +487,18 @@ def test_one_record_that_cannot_be_read_does_not_hide_the_others(
         assert all(each["unreadable"] for each in found)
     finally:
         repository.runs.delete(runs)
+
+
+@pytest.mark.parametrize("half", ["%ED%A0%80", "%FF", "%ED%A0%BD%ED%B8%80"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/versions/{}", "/api/v1/artifacts/raw/{}/v1.0.0", "/api/v1/artifacts/dataset/rust/v1.0.0/files/{}",
+        "/api/v1/artifacts?name={}", "/api/v1/artifacts?kind={}", "/api/v1/runs?before={}", "/api/v1/ledger?limit={}",
+        "/api/v1/objects/{}", "/{}",
+    ],
+)  # fmt: skip
+def test_half_a_character_in_a_request_is_told_and_never_a_fault_of_the_server(
+    client: httpx.Client, path: str, half: str
+) -> None:
+    assert client.get(path.format(half)).status_code in (200, 404, 422)
