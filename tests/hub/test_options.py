@@ -175,6 +175,25 @@ def test_variables_reach_the_commands_of_the_tier(toy: Any) -> None:
     assert "samples=10 $(id) = 'x'" in log_of(toy, run, "echo")
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("print('begun', flush=True); import ctypes; ctypes.string_at(0)", " in crash crashed (SIGSEGV)\n  | begun"),
+        ("print('begun', flush=True); raise SystemExit('no good')", "exit 1\n  | begun\n  | no good"),
+    ],
+)
+def test_a_command_of_a_tier_that_fails_is_told_with_the_end_of_its_log(toy: Any, body: str, told: str) -> None:
+    tier = 'format = 1\n[[micro]]\nname = "crash"\nrun = ["python3", "agents/a.py"]\n'
+    toy.under_test.edit({"agents/a.py": body + "\n", "ci/tiers.toml": tier})
+    run = toy.told(toy.under_test.push("main"))
+    toy.work()
+    record = toy.runs()[-1]
+    assert record.state is State.FAILED
+    error = record.step("crash").error
+    assert told in error
+    assert error.endswith(f"the whole log: workbench runs tail {run}")
+
+
 def test_a_tier_on_a_branch_tests_that_branch_and_starts_nothing_else(toy: Any, toy_files: Files) -> None:
     hub = toy.under_test
     hub.git("checkout", "-q", "-b", "topic")
