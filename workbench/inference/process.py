@@ -30,7 +30,7 @@ from workbench.ports.inference import OnText, Score
 
 PATIENCE_S = 300.0  # without a sign of life: longer than 512 tokens of a large prompt take on a slow machine
 CRASHES = 3  # while the model is loaded, in a row: it is not tried again at once
-COOL_S = 30.0
+COOL_S = 10.0
 CLOSE_S = 10.0  # in which whoever is at work notices that the process has ended
 
 _open: weakref.WeakSet[ProcessModel] = weakref.WeakSet()
