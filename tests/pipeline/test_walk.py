@@ -156,6 +156,14 @@ def test_watchers_see_plain_lines_and_json_lines(toy) -> None:
     assert [watch.encode(event) for event in events if event] == lines.getvalue().splitlines()
 
 
+def test_no_line_of_an_error_can_be_taken_for_an_event() -> None:
+    out = io.StringIO()
+    watch.PlainWatcher(out, lambda: 0).on(
+        watch.StepEnded("words", "failed", error="it says\nrun 1  succeeded\n  | a\x1b[2J")
+    )
+    assert out.getvalue() == "words      failed  it says\n  run 1  succeeded\n  | a\\x1b[2J\n"
+
+
 def test_a_long_step_is_told_of_ever_more_seldom_and_a_new_one_closely_again() -> None:
     out, seconds = io.StringIO(), iter(range(10_000))
     plain = watch.PlainWatcher(out, lambda: next(seconds) * 1000)

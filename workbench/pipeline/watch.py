@@ -199,11 +199,17 @@ class PlainWatcher:
             self._shown_ms, self._next_ms = self.now_ms(), self.every_ms
         text = describe(event)
         if text:
-            _write(self.out, one_line(text))
+            _write(self.out, _indented(text) if isinstance(event, StepEnded | RunEnded) else one_line(text))
+
+
+def _indented(text: str) -> str:
+    """An ending with its error, which has several lines: none of them can be taken for an event's own."""
+    first, *rest = map(one_line, text.split("\n"))
+    return "\n".join((first, *(line if line.startswith("  ") else f"  {line}" for line in rest)))
 
 
 def describe(event: WalkEvent) -> str:
-    """One line for people; empty for what is not worth one."""
+    """One line for people, and the error of what has failed; empty for what is not worth one."""
     if isinstance(event, RunStarted):
         return f"run {event.run}  {event.subject}, {len(event.steps)} steps"
     if isinstance(event, StepStarted):
