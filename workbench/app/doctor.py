@@ -53,6 +53,7 @@ def _program(name: str) -> Finding:
 
 
 def _variant() -> Iterator[Finding]:
+    """What is wrong with it; which one is used, the proofs tell."""
     if find_spec("llama_cpp") is None:  # told already
         return
     try:
@@ -63,8 +64,6 @@ def _variant() -> Iterator[Finding]:
     if name == "native":
         what = "llama.cpp was built for one machine: where its processor or compiler is another, it may crash"
         yield Finding("warning", what, "install the wheel that `ci/llama_wheel` builds in a checkout of the workbench")
-    else:
-        yield Finding("ok", f"llama.cpp computes with its variant {name}")
 
 
 def _looked_for() -> Iterator[Finding]:
