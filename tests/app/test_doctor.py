@@ -104,8 +104,9 @@ def git(folder: Path, *arguments: str, input: str = "") -> str:
 
 
 def test_a_variant_of_llama_cpp_that_cannot_be_used_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = chosen().name
     assert not [f for f in examine(None, quick=True) if "z80" in f.what]
     monkeypatch.setenv(VARIABLE, "z80")
     told = [f for f in examine(None, quick=True) if "z80" in f.what]
     assert [f.severity for f in told] == ["error"]
-    assert chosen().name in told[0].fix
+    assert name in told[0].fix
