@@ -92,8 +92,8 @@ _ENTRY = record(
     counter=whole(),
     action=one_of(Action),
     moves=items(_MOVE),
-    who=text(),
-    why=text(most=1 << 16),
+    who=text(most=1 << 16),
+    why=text(most=1 << 20),
     time_ms=whole(),
     evidence=mapping(anything()),
 )

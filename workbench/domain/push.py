@@ -15,6 +15,7 @@ from workbench.domain import refs
 from workbench.domain.errors import Refused, UserError
 from workbench.domain.ids import ZERO_ID, object_id
 from workbench.domain.ledger import RefMove
+from workbench.domain.reading import flag, items, mapping, one_of, optional, read_or_tell, record, text
 from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag, Branch, Channel, Notes, Ref, UnknownRef
 from workbench.domain.roles import touches
 from workbench.domain.tree_rules import shown
@@ -55,18 +56,22 @@ class PushOptions:
         return {name: value for name, value in every.items() if value}
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> PushOptions:
-        return cls(
-            skip=bool(raw.get("skip", False)),
-            tier=str(raw.get("tier", "")),
-            variables={str(k): str(v) for k, v in raw.get("variables", {}).items()},
-            stages=tuple(str(s) for s in raw.get("stages", ())),
-            force=bool(raw.get("force", False)),
-            bump=Bump(raw["bump"]) if raw.get("bump") else None,
-            promote=str(raw.get("promote", "")),
-        )
+    def from_json(cls, raw: Any) -> PushOptions:
+        """What ``to_json`` gave, also beside other things; Corrupt for anything else."""
+        return read_or_tell(lambda: _OPTIONS.read(raw, ""), what="the options of a push", hint="push again")
 
 
+_OPTIONS = record(
+    PushOptions,
+    more=True,
+    skip=optional(flag(), False),
+    tier=optional(text(), ""),
+    variables=optional(mapping(text(most=1 << 20)), {}),
+    stages=optional(items(text()), ()),
+    force=optional(flag(), False),
+    bump=optional(one_of(Bump), None),
+    promote=optional(text(), ""),
+)
 _Apply = Callable[[PushOptions, str], PushOptions]
 
 
@@ -161,13 +166,13 @@ def parse_options(given: Sequence[str]) -> PushOptions:
         raise Refused(f"{len(given)} push options, {MAX_OPTIONS} are allowed", "put the rest into a file")
     options = PushOptions()
     seen: set[str] = set()
-    for text in given:
-        name, equals, value = text.partition("=")
+    for asked in given:
+        name, equals, value = asked.partition("=")
         rule = OPTIONS.get(name)
         if rule is None:
             match = difflib.get_close_matches(name, list(OPTIONS), n=1, cutoff=0.4)
             nearest = f"did you mean {OPTIONS[match[0]].usage}? " if match else ""
-            raise Refused(f"unknown push option '{shown(text)}'", f"{nearest}Known are: {usages()}")
+            raise Refused(f"unknown push option '{shown(asked)}'", f"{nearest}Known are: {usages()}")
         if name in seen and name not in _REPEATABLE:
             raise Refused(f"push option {name} is given twice", "give it once")
         if rule.value == "none" and equals:

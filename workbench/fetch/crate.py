@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.domain.errors import NotFound, UserError, WorldError
+from workbench.domain.reading import BadInput, anything, mapping, parse_json
 from workbench.fetch import names, programs
 from workbench.fetch.downloads import digest_of_file
 from workbench.fetch.limits import LIMITS, Limits
@@ -133,10 +134,10 @@ def _explain(source: Source, error: str) -> UserError | WorldError:
 
 def _checksums(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / CHECKSUMS).read_bytes())
-    except (OSError, ValueError):
+        found: dict[str, Any] = mapping(anything()).read(parse_json((folder / CHECKSUMS).read_bytes()), "")
+    except (OSError, BadInput):
         raise WorldError(f"cargo left no checksums for {folder.name}", "update cargo") from None
-    return found if isinstance(found, dict) else {}
+    return found
 
 
 def _verify(into: Path, files: Sequence[str], sums: Mapping[str, str], source: Source) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workbench.domain.ids import ObjectId, object_id
 from workbench.domain.push import PushOptions
+from workbench.domain.reading import checked, one_of, optional, read_or_tell, record, text
 from workbench.domain.refs import Kind
 from workbench.domain.version import Bump
 from workbench.pipeline.plan import Mode
@@ -44,14 +44,19 @@ class Work:
         return every | {name: value for name, value in more.items() if value}
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any], options: PushOptions) -> Work:
-        return cls(
-            kind=str(raw["kind"]),
-            subject=str(raw["subject"]),
-            source=object_id(raw["source"]),
-            why=str(raw["why"]),
-            only=str(raw.get("only", "")),
-            of=str(raw.get("of", "")),
-            bump=Bump(raw["bump"]) if raw.get("bump") else None,
-            options=options,
-        )
+    def from_json(cls, raw: Any, options: PushOptions) -> Work:
+        """Corrupt for what ``to_json`` did not give."""
+        made = read_or_tell(lambda: _WORK.read(raw, ""), what="the work of a push", hint="push again")
+        return replace(made, options=options)
+
+
+_WORK = record(
+    Work,
+    kind=text(),
+    subject=text(),
+    source=checked(text(), object_id),
+    why=text(most=1 << 20),
+    only=optional(text(), ""),
+    of=optional(text(), ""),
+    bump=optional(one_of(Bump), None),
+)

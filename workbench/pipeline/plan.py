@@ -15,6 +15,7 @@ from workbench.domain.action import ActionParts, Change, Reason, compare
 from workbench.domain.errors import NotFound, UserError
 from workbench.domain.ids import ObjectId
 from workbench.domain.manifest import InputEntry, Manifest
+from workbench.domain.reading import flag, mapping, one_of, read_or_tell, record, text
 from workbench.domain.refs import ArtifactTag, Kind
 from workbench.domain.version import Bump
 from workbench.pipeline.bump import decide_bump
@@ -45,12 +46,15 @@ class Mode:
         return {"only": self.only, "start": self.start, "force": self.force, "bumps": bumps}
 
     @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Mode:
-        return cls(raw["only"], raw["start"], raw["force"], {name: Bump(bump) for name, bump in raw["bumps"].items()})
+    def from_json(cls, raw: Any) -> Mode:
+        return read_or_tell(lambda: _MODE.read(raw, ""), what="the mode of a run", hint="start the run anew")
 
     def at_least(self, use: StageUse) -> Bump:
         asked = [self.bumps[name] for name in (use.spec.name, str(use.spec.makes)) if name in self.bumps]
         return max(asked, key=lambda bump: bump.weight, default=Bump.PATCH)
+
+
+_MODE = record(Mode, only=text(), start=text(), force=flag(), bumps=mapping(one_of(Bump)))
 
 
 @dataclass(frozen=True)

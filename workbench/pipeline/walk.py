@@ -16,7 +16,7 @@ from typing import Any
 
 from workbench.domain.errors import NativeCrash, UserError, WorkbenchError, WorldError
 from workbench.domain.events import Progress
-from workbench.domain.ids import ObjectId, Ulid
+from workbench.domain.ids import ObjectId, Ulid, object_id
 from workbench.domain.refs import Kind
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.domain.stage import StageSpec
@@ -94,10 +94,10 @@ def resume(
             f"run {run} is a {record.kind}, and only runs of pipelines are resumed by hand",
             "the hub's worker takes up its own; to run it anew, push again",
         )
-    name = record.options.get("pipeline", record.subject)
-    definition = load(repository.objects, ObjectId(record.source), name, specs)
+    name = str(record.options.get("pipeline", record.subject))
+    definition = load(repository.objects, object_id(record.source), name, specs)
     planner = Planner(repository, definition, ObjectId(record.source))
-    mode = Mode.from_json(record.options["mode"])
+    mode = Mode.from_json(record.options.get("mode"))
     if record.state in (State.FAILED, State.CANCELLED, State.SUCCEEDED):
         options = {name: value for name, value in record.options.items() if name not in ("mode", "pipeline")}
         return run_pipeline(planner, mode, settings, clock=clock, trigger=f"resume of {run}", options=options)

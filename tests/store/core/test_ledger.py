@@ -248,3 +248,10 @@ def test_resolve_of_an_unknown_name_says_the_nearest(repository, commits, name, 
 def test_resolve_of_garbage_is_an_ordinary_error(repository, name):
     with pytest.raises(NotFound):
         repository.resolve(name)
+
+
+def test_an_entry_that_nobody_could_read_is_not_written(repository):
+    before = repository.ledger.head()
+    with pytest.raises(Refused, match=r"the ledger cannot hold this: .*why: text of"):
+        repository.ledger.change(Action.PUBLISH, [], who="A <a@b>", why="x" * (2 << 20))
+    assert repository.ledger.head() == before

@@ -25,7 +25,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
-from workbench.domain.errors import Conflict, NotFound, Refused, UserError, WorkbenchError, WorldError
+from workbench.domain.errors import Conflict, Corrupt, NotFound, Refused, UserError, WorkbenchError, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.ledger import Action, Entry, RefMove
 from workbench.domain.refs import LEDGER, MAIN, RUN_CACHE, Branch, Channel
@@ -162,7 +162,12 @@ class LedgerLog:
         return replace(entry, commit=commit)
 
     def _write(self, entry: Entry, before: Entry | None) -> ObjectId:
-        tree = self._objects.add_tree(None, {ENTRY: entry.to_bytes()})
+        data = entry.to_bytes()
+        try:
+            Entry.from_bytes(data)  # what is written can be read
+        except Corrupt as error:
+            raise Refused(f"the ledger cannot hold this: {error.what}", "give shorter words, or fewer refs") from error
+        tree = self._objects.add_tree(None, {ENTRY: data})
         title = " ".join(entry.why.split())[:120]
         return self._objects.add_commit(
             tree,

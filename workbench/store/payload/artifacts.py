@@ -140,7 +140,12 @@ class StoredArtifacts:
             blobs, files = store(payload, found, writer)
             manifest = replace(manifest, files=files)
             paths = {f"{PAYLOAD}/{path}": id for path, id in blobs.items()}
-            tree = writer.tree({**paths, MANIFEST: writer.blob(manifest.to_bytes())})
+            data = manifest.to_bytes()
+            try:
+                Manifest.from_bytes(data)  # what is written can be read
+            except Corrupt as error:
+                raise Refused(f"this cannot be published: {error.what}", "pack many small files into few") from error
+            tree = writer.tree({**paths, MANIFEST: writer.blob(data)})
         return Staged(tree, manifest)
 
     def publish(
