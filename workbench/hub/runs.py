@@ -26,9 +26,17 @@ KEPT_RUNS = 200
 CANCEL_TRIES = 50
 
 
+def _in_the_queue(repository: Repository) -> Sequence[Entry]:
+    """Nothing waits in a ledger that cannot be read; ``log --ledger`` and ``doctor`` tell of that."""
+    try:
+        return waiting(repository)
+    except Corrupt:
+        return ()
+
+
 def list_runs(repository: Repository, limit: int = 50) -> Sequence[RunRecord]:
     """Newest first, with what is accepted but not yet taken up."""
-    queued = [_queued(push) for push in waiting(repository) if repository.runs.read(run_of(push), RECORD) is None]
+    queued = [_queued(push) for push in _in_the_queue(repository) if repository.runs.read(run_of(push), RECORD) is None]
     kept = [_seen(repository, record) for record in records.recent(repository, limit)]
     return sorted([*queued, *kept], key=lambda record: record.id, reverse=True)[:limit]
 
@@ -38,7 +46,7 @@ def find_run(repository: Repository, text: str) -> Ulid:
     wanted = text.upper()
     if len(wanted) == 26:
         return ulid(wanted)
-    every = [*repository.runs.list(), *map(run_of, waiting(repository))]
+    every = [*repository.runs.list(), *map(run_of, _in_the_queue(repository))]
     fits = sorted({run for run in every if len(wanted) >= 6 and (run.startswith(wanted) or run.endswith(wanted))})
     if not fits:
         raise NotFound(f"no run {text!r}", "see `workbench runs list`; give at least 6 characters of its id")
@@ -158,7 +166,7 @@ def trigger(push: Entry) -> str:
 
 
 def _waiting_as(repository: Repository, run: Ulid) -> Entry | None:
-    return next((push for push in waiting(repository) if run_of(push) == run), None)
+    return next((push for push in _in_the_queue(repository) if run_of(push) == run), None)
 
 
 def _queued(push: Entry) -> RunRecord:

@@ -282,7 +282,11 @@ class LedgerLog:
             id = parents[0] if parents else None
 
     def _read(self, id: ObjectId) -> Entry:
-        return Entry.from_bytes(self._objects.read_file(id, ENTRY), commit=id)
+        try:
+            data = self._objects.read_file(id, ENTRY)
+        except UserError as error:  # another object, or a commit without an entry
+            raise Corrupt(f"{LEDGER} is no ledger at {id[:12]}: {error.what}", "workbench doctor --quick") from error
+        return Entry.from_bytes(data, commit=id)
 
     # --- undoing -----------------------------------------------------------------------------------------------------
 
