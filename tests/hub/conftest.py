@@ -27,7 +27,7 @@ from workbench.domain.run import RunRecord, State
 from workbench.hub import runs
 from workbench.hub.context import Hub
 from workbench.hub.queue import waiting
-from workbench.hub.worker import Worker, only_worker, pending_pushes
+from workbench.hub.worker import Worker, only_worker
 from workbench.ports.store import Repository
 
 ZERO = "0" * 40
@@ -238,15 +238,15 @@ class Desk:
         return runs.cancel_run(self.repository, run)
 
     def waiting(self) -> list[Entry]:
-        return list(pending_pushes(self.host))
+        return list(waiting(self.repository))
 
     def runs(self) -> list[RunRecord]:
-        """Records of runs that a push was told of, oldest first (not those of the jobs inside them)."""
+        """Records of runs that a push was told of, oldest first (not those of the pieces inside them)."""
         found = [runs.show_run(self.repository, run) for run in self.repository.runs.list()]
         return [record for record in reversed(found) if not record.trigger.startswith("run ")]
 
     def running_jobs(self, run: Ulid) -> list[RunRecord]:
-        """Of a push with several jobs: those that have begun."""
+        """Of a push with several pieces of work: those that have begun."""
         inner = runs.show_run(self.repository, run).options.get("runs", {}).values()
         known = [run for run in inner if run in self.repository.runs.list()]
         return [record for run in known if (record := runs.show_run(self.repository, run)).state is State.RUNNING]

@@ -197,7 +197,7 @@ def test_a_run_of_several_jobs_goes_on_where_its_worker_was_killed(desk: Any, to
     desk.work()
     after = runs.show_run(desk.repository, run)
     assert after.state is State.SUCCEEDED
-    assert after.options["runs"] == before.options["runs"], "the jobs kept their runs"
+    assert after.options["runs"] == before.options["runs"], "the pieces kept their runs"
     assert desk.artifacts() == ["raw/toy/v1.0.0", "release/toy/v1.0.0"]
 
 

@@ -26,8 +26,9 @@ from workbench.domain.run import State
 from workbench.hub import runs
 from workbench.hub.install import install_hooks
 from workbench.hub.layout import FOLDER, HubLayout
+from workbench.hub.queue import waiting
 from workbench.hub.standing import Standing
-from workbench.hub.worker import pending_pushes, poke, work
+from workbench.hub.worker import poke, work
 
 Files = Callable[..., dict[str, str]]
 
@@ -240,7 +241,7 @@ def test_a_worker_whose_code_was_replaced_hands_over_between_two_pushes(
     monkeypatch.setitem(sys.modules, "workbench.probe", module)
     started: list[int] = []
     with open_repository(hub.path) as repository:
-        host = replace(open_hub(repository), start_worker=lambda: started.append(len(pending_pushes(host))))
+        host = replace(open_hub(repository), start_worker=lambda: started.append(len(waiting(repository))))
         for text in (f"wait for {gate}", "two"):
             hub.edit(toy_files(text))
             if text == "two":
@@ -253,7 +254,7 @@ def test_a_worker_whose_code_was_replaced_hands_over_between_two_pushes(
         gate.touch()
         worker.join()
         assert started == [1], "the second push is left to the new code"
-        assert len(pending_pushes(host)) == 1
+        assert len(waiting(repository)) == 1
 
 
 def test_standing_tells_a_folder_from_another_with_its_name(tmp_path: Path) -> None:

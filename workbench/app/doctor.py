@@ -125,7 +125,8 @@ def _queue(repository: Repository) -> Iterator[Finding]:
     """Each push starts a worker where there is none: pushes that wait without one wait for one that ends too soon."""
     from workbench.app.hub_host import open_hub
     from workbench.hub import beside
-    from workbench.hub.worker import pending_pushes, worker_is_alive
+    from workbench.hub.queue import waiting
+    from workbench.hub.worker import worker_is_alive
 
     if not HubLayout(repository.path).worker_lock.exists():  # a clone, or nothing was pushed yet
         return
@@ -137,7 +138,7 @@ def _queue(repository: Repository) -> Iterator[Finding]:
                 yield Finding("warning", f"{what}: {stray.why}", beside.mending(stray.move, repository.path))
             else:
                 yield Finding("warning", f"{what}: the next worker records it", "workbench worker --idle 5")
-        num = len(pending_pushes(hub))
+        num = len(waiting(repository))
         if num and not worker_is_alive(hub):
             what = f"{num} push{'es wait' if num > 1 else ' waits'}, and no worker runs: {hub.layout.log} may say why"
             yield Finding("warning", what, "workbench worker --idle 5")

@@ -63,7 +63,7 @@ def settle(hub: Hub, told: Sequence[Stray] = ()) -> Sequence[Stray]:
 def _settle(hub: Hub, told: Mapping[RefMove, Stray]) -> Sequence[Stray]:
     judge_ = _Judge(hub)
     for move in fold(hub.repository).missed:
-        judge_.record([move], (), judge_.reason([move]))
+        judge_.record([move], ())
     moves = _moved(hub)
     fresh = [move for move in moves if move not in told]
     whole = [move for move in fresh if not _is_dropped_branch(move)]
@@ -133,12 +133,12 @@ class _Judge:
         judged = judge(push, objects, _Before(self._hub.repository.refs, moves), CleanTrees())
         return judged.with_work(Derivation(self._hub.specs).work(objects.view, judged))
 
-    def record(self, moves: Sequence[RefMove], stands: Sequence[RefMove], why: str = "") -> None:
+    def record(self, moves: Sequence[RefMove], stands: Sequence[RefMove]) -> None:
         """An entry for moves that were made; ``stands`` are the refs that stand there still."""
         judged = self._of(tuple(moves))
         evidence: dict[str, Any] = {"pusher": OWNER, "found": [[str(m.ref), m.old, m.new] for m in moves]}
         if isinstance(judged, str):
-            evidence["error"] = why
+            evidence["error"] = judged
         elif judged.work:
             evidence |= {"run": self._hub.clock.ulid(), "work": [work.to_json() for work in judged.work]}
         names = ", ".join(str(move.ref) for move in moves[:5])

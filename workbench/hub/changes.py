@@ -1,18 +1,21 @@
-"""Which paths differ between two trees, without reading what is equal."""
+"""Which paths differ between two commits, without reading what is equal."""
 
 from __future__ import annotations
 
-from workbench.domain.ids import ObjectId
+from workbench.domain.ids import ZERO_ID, ObjectId
 from workbench.domain.tree_rules import FOLDER_MODE, RawEntry
+from workbench.hub.commits import read_commit
 from workbench.hub.objects import PushedObjects, tree_entries
 
 MAX_CHANGED = 10_000  # after that a folder stands for what is below it
 
 
-def changed_paths(objects: PushedObjects, old: ObjectId | None, new: ObjectId | None) -> frozenset[str]:
-    """Paths of files that were added, removed or changed; a folder's path with ``/`` once there are very many."""
+def changed_paths(objects: PushedObjects, old: ObjectId, new: ObjectId) -> frozenset[str]:
+    """Paths of files that were added, removed or changed between two commits (``ZERO_ID``: none); a folder's path with
+    ``/`` once there are very many."""
+    old_tree, new_tree = (read_commit(objects, id).tree if id != ZERO_ID else None for id in (old, new))
     found: set[str] = set()
-    waiting: list[tuple[str, ObjectId | None, ObjectId | None]] = [("", old, new)]
+    waiting: list[tuple[str, ObjectId | None, ObjectId | None]] = [("", old_tree, new_tree)]
     while waiting:
         path, before_id, after_id = waiting.pop()
         before, after = _by_name(objects, before_id), _by_name(objects, after_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -55,20 +56,11 @@ def foreign_hooks(git_dir: Path, python: str = sys.executable) -> list[str]:
 def stamped(template: str, python: str) -> str:
     """The hook with this Python and client; through ``sh`` where the path does not fit into a first line."""
     client = str(Path(workbench.__file__).parent / "cli")
-    first, _, body = template.replace('"@CLIENT@"', _in_python(client)).partition("\n")
+    first, _, body = template.replace('"@CLIENT@"', repr(client)).partition("\n")
     first = first.replace("@PYTHON@", python)
     if len(os.fsencode(first)) <= _SHEBANG_BYTES and not set(python) & set(" \t\r\n"):
         return f"{first}\n{body}"
-    return f"#!/bin/sh\nexec {_in_sh(python)} -IS -c {_in_sh(body.strip())}\n"
-
-
-def _in_sh(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-def _in_python(text: str) -> str:
-    """With its double quotes."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r") + '"'
+    return f"#!/bin/sh\nexec {shlex.quote(python)} -IS -c {shlex.quote(body.strip())}\n"
 
 
 def _template(name: str) -> str:

@@ -54,6 +54,11 @@ class Judged:
     work: tuple[Work, ...] | None = None  # None: that is for the worker to decide
     lines: tuple[str, ...] = ()
 
+    @property
+    def starts(self) -> bool:
+        """Whether the push starts something, as far as is known."""
+        return self.work is None or bool(self.work)
+
     def with_work(self, work: tuple[Work, ...] | None, lines: Sequence[str] = ()) -> Judged:
         return replace(self, work=work, lines=tuple(lines))
 
@@ -76,7 +81,7 @@ def judge(push: Push, objects: PushedObjects, current: Refs, clean: CleanTrees) 
         else:
             _judge_branch(ref, move, objects, clean)
     _judge_versions(push.moves, current, is_owner=push.pusher == OWNER)
-    changed = _changed(objects, before, main) if moved is not None else frozenset[str]()
+    changed = changed_paths(objects, before or ZERO_ID, moved.new) if moved is not None else frozenset[str]()
     roles.judge(push.pusher, moved_refs, changed, _roles(objects, before))
     if moved is not None and rules.under_any(changed, (roles.FILE,)):
         _read_roles(objects, moved.new)
@@ -181,11 +186,6 @@ def _check_tree(walk: TreeWalk, commit: RawCommit, label: str) -> None:
         walk.check(commit.tree)
     except BadTree as error:
         raise Refused(f"{label}: {error.problem.what}", f"{error.problem.fix} ({error.problem.rule})") from error
-
-
-def _changed(objects: PushedObjects, before: ObjectId | None, main: ObjectId | None) -> frozenset[str]:
-    trees = [read_commit(objects, id).tree if id is not None else None for id in (before, main)]
-    return changed_paths(objects, trees[0], trees[1])
 
 
 def _roles(objects: PushedObjects, main: ObjectId | None) -> tuple[Role, ...]:

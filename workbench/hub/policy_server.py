@@ -296,13 +296,13 @@ class PolicyServer:
         self._pushed_s = time.monotonic()
         options = judged.push.options
         said = ["workbench: nothing to run" + (" (-o ci.skip)" if options.skip else "")]
-        if _starts(judged):
+        if judged.starts:
             said = [f"workbench: run {run}", *judged.lines, f"follow: workbench runs tail {run}"]
         text = "".join(f"{line}\n" for line in said)
-        is_followed = options.wait and _starts(judged)
+        is_followed = options.wait and judged.starts
         if is_followed:
             answer.moved(text)
-        if _starts(judged) or self._is_to_keep_house():
+        if judged.starts or self._is_to_keep_house():
             self._ensure_worker()
         if not is_followed:
             answer.end(True, text)
@@ -322,7 +322,7 @@ class PolicyServer:
         """The commit point of a push: one entry, with all that its work needs."""
         push, run = judged.push, self.hub.clock.ulid()
         evidence: dict[str, Any] = {"pusher": push.pusher, "options": push.options.to_json()}
-        if _starts(judged):
+        if judged.starts:
             evidence["run"] = run
         if judged.work:
             evidence["work"] = [work.to_json() for work in judged.work]
@@ -384,10 +384,6 @@ class _Planning:
     lines: list[str] = field(default_factory=list)
     error: Exception | None = None
     done: threading.Event = field(default_factory=threading.Event)
-
-
-def _starts(judged: Judged) -> bool:
-    return judged.work is None or bool(judged.work)
 
 
 def _check_peer(connection: socket.socket) -> None:

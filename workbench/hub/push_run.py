@@ -12,7 +12,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from workbench.domain.errors import Conflict, Corrupt, WorkbenchError
 from workbench.domain.ids import Ulid
@@ -46,8 +45,8 @@ class PushRun:
             return self._one(run, pieces[0], trigger, lambda: False, watch.Silent())
         if record is None:
             record = self._recorded(run, lambda: self._of(run, pieces, trigger))
-        elif record.kind != "push":
-            record = self._save(self._of(run, pieces, trigger))
+        elif set(record.options.get("runs", {})) != {work.label for work in pieces}:
+            record = self._save(self._of(run, pieces, trigger))  # a workbench that decided otherwise began it
         return self._several(run, record, pieces, trigger)
 
     def give_up(self, run: Ulid, error: Exception) -> RunRecord:
@@ -163,21 +162,11 @@ class PushRun:
             created_ms=self._hub.clock.now_ms(),
         )
 
-    def _fitting(self, record: RunRecord, pieces: Sequence[Work]) -> RunRecord:
-        """The record with a step and a run for each piece. It may be of a workbench that derived others."""
-        known = record.options.get("runs", {})
-        if set(known) == {work.label for work in pieces} == {step.stage for step in record.steps}:
-            return record
-        inner = {work.label: known.get(work.label) or self._hub.clock.ulid() for work in pieces}
-        steps = tuple(StepRecord(work.label, why=work.why) for work in pieces)
-        return replace(record, steps=steps, options={**record.options, "runs": inner})
-
     def _several(self, run: Ulid, record: RunRecord, pieces: Sequence[Work], trigger: str) -> RunRecord:
         folder = RunFolder.of(self._hub.repository, run)
         record = records.abandon_if_dead(self._hub.repository, record, self._hub.clock)
         if record.state in FINAL:
             return record
-        record = self._fitting(record, pieces)
         if record.state is State.ABANDONED:
             record = record.to(State.QUEUED)
         fresh = tuple(StepRecord(step.stage, why=step.why) for step in record.steps)

@@ -25,7 +25,6 @@ from workbench.domain.run import RunRecord, State
 from workbench.domain.version import Version
 from workbench.hub import beside, runs
 from workbench.hub.changes import changed_paths
-from workbench.hub.commits import read_commit
 from workbench.hub.context import Hub
 from workbench.hub.planning import Derivation
 from workbench.hub.policy import Judged
@@ -39,11 +38,6 @@ from workbench.system import locks
 IDLE_S = 600.0
 RETRY_S = 5.0
 MAX_TRIES = 5
-
-
-def pending_pushes(hub: Hub) -> Sequence[Entry]:
-    """Pushes that start something and were not handled, oldest first."""
-    return waiting(hub.repository)
 
 
 @contextmanager
@@ -95,7 +89,7 @@ def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
                         tidy = True  # once, and then another look: a push may have come meanwhile
         if not standing.is_in_place():  # what is to be done is in the folder that was moved: its next worker sees it
             return num
-        if not pending_pushes(hub):
+        if not waiting(hub.repository):
             return num
         if not standing.holds_to_the_letter():  # the package was upgraded
             hub.start_worker()
@@ -160,7 +154,7 @@ class Worker:
         self._look_around()
         self.is_stuck = False
         num = 0
-        for push in pending_pushes(self.hub):
+        for push in waiting(self.hub.repository):
             try:
                 self._run(push)
                 self.hub.repository.cache.close()  # what its steps read may leave the cache again
@@ -187,12 +181,8 @@ class Worker:
             return tuple(Work.from_json(raw, options) for raw in push.evidence["work"])
         moves = moves_of(push)
         moved = next((move for move in moves if move.ref == MAIN), None)
-        objects = self.hub.open_objects(())
         main = moved.new if moved else self.hub.repository.refs.get(str(MAIN))
-        changed = frozenset[str]()
-        if moved:
-            trees = [read_commit(objects, id).tree if id != ZERO_ID else None for id in (moved.old, moved.new)]
-            changed = changed_paths(objects, trees[0], trees[1])
+        changed = changed_paths(self.hub.open_objects(()), moved.old, moved.new) if moved else frozenset[str]()
         judged = Judged(Push(moves, options, push.evidence["pusher"]), main, changed)
         return self._derivation.work(self.hub.repository.objects, judged)
 
