@@ -11,19 +11,7 @@ from workbench.domain.stage import StageSpec
 from workbench.hub.layout import HubLayout
 from workbench.hub.objects import OpenObjects
 from workbench.ports.sandbox import Sandbox
-from workbench.ports.store import (
-    Artifacts,
-    Cache,
-    Contracts,
-    Finding,
-    Journals,
-    Ledger,
-    Objects,
-    Refs,
-    Repository,
-    RunCache,
-    RunStore,
-)
+from workbench.ports.store import Repository
 from workbench.ports.work import Clock
 
 
@@ -42,56 +30,3 @@ class Hub:
     @property
     def layout(self) -> HubLayout:
         return HubLayout(self.repository.path)
-
-
-@dataclass(frozen=True)
-class PushedRepository:
-    """The hub's refs, artifacts and runs, with the objects of a push that is still in quarantine."""
-
-    hub: Repository
-    objects: Objects
-
-    @property
-    def path(self) -> Path:
-        return self.hub.path
-
-    @property
-    def refs(self) -> Refs:
-        return self.hub.refs
-
-    @property
-    def ledger(self) -> Ledger:
-        return self.hub.ledger
-
-    @property
-    def artifacts(self) -> Artifacts:
-        return self.hub.artifacts
-
-    @property
-    def cache(self) -> Cache:
-        return self.hub.cache
-
-    @property
-    def run_cache(self) -> RunCache:
-        return self.hub.run_cache
-
-    @property
-    def contracts(self) -> Contracts:
-        return self.hub.contracts
-
-    @property
-    def journals(self) -> Journals:
-        return self.hub.journals
-
-    @property
-    def runs(self) -> RunStore:
-        return self.hub.runs
-
-    def resolve(self, name: str) -> ObjectId:
-        return self.hub.resolve(name)
-
-    def check(self) -> Sequence[Finding]:
-        return self.hub.check()
-
-    def maintain(self, *, if_due: bool = False) -> Sequence[str]:
-        return self.hub.maintain(if_due=if_due)

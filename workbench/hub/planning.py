@@ -65,9 +65,8 @@ class Derivation:
                 self._parsed = {**dict(list(self._parsed.items())[-MAX_PARSED:]), (name, entry.id): found}
         return found
 
-    def plan(self, repository: Repository, work: Work) -> Plan:
-        definition = self.definition(repository.objects, work)
-        return Planner(repository, definition, work.source).plan(work.mode)
+    def plan(self, repository: Repository, objects: Objects, work: Work) -> Plan:
+        return Planner(repository, self.definition(objects, work), work.source, objects).plan(work.mode)
 
     def _tiers(self, judged: Judged, targets: Sequence[tuple[str, ObjectId]]) -> tuple[Work, ...]:
         """One for each version, or one for main; and one for each other branch for which it was asked."""

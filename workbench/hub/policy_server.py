@@ -35,7 +35,7 @@ from workbench.domain.refs import MAIN, AgentVersion, ArtifactTag
 from workbench.domain.roles import OWNER
 from workbench.domain.run import FINAL
 from workbench.hub import beside, older, runs
-from workbench.hub.context import Hub, PushedRepository
+from workbench.hub.context import Hub
 from workbench.hub.planning import Derivation, check_effect, describe
 from workbench.hub.policy import CleanTrees, Judged, judge
 from workbench.hub.queue import waiting
@@ -257,14 +257,13 @@ class PolicyServer:
     def _plan(self, plan: _Planning, judged: Judged, view: Objects) -> None:
         try:
             plan.work = self._derivation.work(view, judged)
-            repository = PushedRepository(self.hub.repository, view)
             for work in plan.work:
                 plan.lines.append(f"{work.label}: {work.why}")
                 if work.kind == "tier":
                     plan.lines += [f"  {command.name}" for command in load_tier(view, work.source, work.subject)]
                     continue
                 try:
-                    plan.lines += describe(self._derivation.plan(repository, work))
+                    plan.lines += describe(self._derivation.plan(self.hub.repository, view, work))
                 except (NotFound, ToolMissing) as error:
                     plan.lines.append(f"  cannot be planned yet: {_one_line(error)}")
             plan.lines = plan.lines or ["nothing to run"]

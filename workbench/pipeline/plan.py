@@ -24,7 +24,7 @@ from workbench.pipeline.definition import Definition, StageUse
 from workbench.pipeline.environment import Tools, environment_of
 from workbench.pipeline.nearest import did_you_mean
 from workbench.pipeline.own_stage import beyond
-from workbench.ports.store import Artifact, Repository
+from workbench.ports.store import Artifact, Objects, Repository
 
 PREVIOUS = "previous"  # the input role of a stage that compares with the last version of what it makes
 HISTORY = 20  # versions that are searched for one made from the same parts
@@ -146,6 +146,7 @@ class Planner:
     repository: Repository
     definition: Definition
     commit: ObjectId
+    objects: Objects | None = None  # where the commit is; None: in the repository
 
     def plan(self, mode: Mode | None = None) -> Plan:
         """All steps in order. UserError for a stage that the pipeline does not have."""
@@ -278,7 +279,8 @@ class Planner:
 
     @cached_property
     def _codes(self) -> Mapping[str, str]:
-        objects, parsed = self.repository.objects, ParsedFiles(self.repository.path / "workbench" / "code.json")
+        objects = self.objects or self.repository.objects
+        parsed = ParsedFiles(self.repository.path / "workbench" / "code.json")
         codes = {use.spec.name: code_digest(use.spec, objects, self.commit, parsed) for use in self.definition.stages}
         parsed.save()
         return codes
