@@ -15,8 +15,10 @@ _PLACES = (
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``git`` to its end; how it ended is the caller's matter. ToolMissing without git."""
+    """Run ``git`` to its end; how it ended is the caller's matter. Nothing that is missing is fetched: the repository's
+    settings say by which program. ToolMissing without git."""
     environment = {name: value for name, value in os.environ.items() if name not in _PLACES}
+    environment["GIT_NO_LAZY_FETCH"] = "1"
     try:
         return subprocess.run(
             ["git", *arguments], capture_output=True, encoding="utf-8", errors="replace", env=environment

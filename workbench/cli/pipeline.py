@@ -71,12 +71,12 @@ def run(
 
 def _source(repo: str) -> str:
     """The commit that defines the pipeline; what is not committed does not count, and that is said."""
-    from workbench.app import person_git
+    from workbench.cli.status import changed
     from workbench.pipeline.definition import FOLDER
 
     location = locate(repo)
     commit = source_commit(location)
-    if location.worktree and person_git.run("-C", location.worktree, "status", "--porcelain", "--", FOLDER).stdout:
+    if location.worktree and changed(location.worktree, "--", FOLDER):
         sys.stderr.write(f"note: changes in {FOLDER} that are not committed do not count\n")
     return commit
 

@@ -42,15 +42,37 @@ def main(arguments: list[str]) -> int:
 def read(location: Location) -> dict[str, object]:
     """The status as plain values."""
     refs = _spawn(["git", "--git-dir", location.store, "for-each-ref", "--format=" + _FORMAT])
-    tree = None
-    if location.worktree:
-        tree = _spawn(["git", "-C", location.worktree, "--no-optional-locks", "status", "--porcelain", "--branch"])
+    changes = changed(location.worktree, "--branch").splitlines() if location.worktree else []
     names: dict[str, str] = {}
-    for line in _finish(refs, f"{location.store} cannot be read").splitlines():
+    try:
+        listed = _finish(refs, "a tag names what is not there")
+    except WorldError:  # git has said which; the others are shown
+        refs = _spawn(["git", "--git-dir", location.store, "for-each-ref", "--format=" + _FORMAT.rpartition(" ")[0]])
+        listed = _finish(refs, f"{location.store} cannot be read")
+    for line in listed.splitlines():
         name, own, peeled = (line + " ").split(" ")[:3]
         names[name] = peeled or own
-    changes = _finish(tree, "git status failed").splitlines() if tree else []
     return _summary(location, names, changes)
+
+
+def changed(worktree: str, *arguments: str) -> str:
+    """``git status --porcelain`` of a work tree, with none of the programs that the repository's own settings name:
+    a monitor of the file system, filters, and what submodules have. A filter of the person's own settings is used.
+    """
+    listed = _spawn(["git", "-C", worktree, "config", "--null", "--list", "--name-only", "--show-scope"])
+    words = _finish(listed, "git config failed").split("\0")
+    set_here = {name for scope, name in zip(words[::2], words[1::2], strict=False) if scope in ("local", "worktree")}
+    filters = {name.rpartition(".")[0] for name in set_here if name.startswith("filter.")}
+    ours = {"core.fsmonitor": "false"}
+    for name in sorted(filters):
+        ours |= {f"{name}.clean": "", f"{name}.process": "", f"{name}.required": "false"}
+    count = os.environ.get("GIT_CONFIG_COUNT", "")
+    start = int(count) if count.isdecimal() else 0
+    variables = {"GIT_CONFIG_COUNT": str(start + len(ours))}
+    for number, (name, value) in enumerate(ours.items(), start):
+        variables |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    command = ["git", "-C", worktree, "--no-optional-locks", "status", "--porcelain", "--ignore-submodules=all"]
+    return _finish(_spawn([*command, *arguments], variables), "git status failed")
 
 
 def _summary(location: Location, names: dict[str, str], changes: list[str]) -> dict[str, object]:
@@ -156,10 +178,13 @@ def to_json(status: dict[str, object]) -> str:
     return json.dumps(status, sort_keys=True, indent=1) + "\n"
 
 
-def _spawn(command: list[str]) -> tuple[int, int]:
-    """Start a program with its output in a pipe: ``(pid, file descriptor)``. Lighter than the subprocess module."""
+def _spawn(command: list[str], variables: dict[str, str] | None = None) -> tuple[int, int]:
+    """Start a program with its output in a pipe: ``(pid, file descriptor)``. Lighter than the subprocess module.
+
+    What is missing is not fetched: the repository's settings say by which program."""
     reader, writer = os.pipe()
     environment = {name: value for name, value in os.environ.items() if name not in _PLACES}
+    environment |= {"GIT_NO_LAZY_FETCH": "1", **(variables or {})}
     actions = [(os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_CLOSE, reader)]
     try:
         pid = os.posix_spawnp(command[0], command, environment, file_actions=actions)

@@ -46,6 +46,9 @@ def environment(object_dirs: Sequence[Path] = ()) -> dict[str, str]:
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_NO_REPLACE_OBJECTS": "1",
         "GIT_OPTIONAL_LOCKS": "0",
+        # An object that is missing is missing: its repository's settings may name a program that would fetch it.
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "",
     }
     if "TMPDIR" in os.environ:
         variables["TMPDIR"] = os.environ["TMPDIR"]
