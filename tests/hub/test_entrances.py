@@ -161,6 +161,7 @@ class Handler(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         user = os.environ.get("AS", "")
         env = {**os.environ, "GIT_PROJECT_ROOT": sys.argv[1], "GIT_HTTP_EXPORT_ALL": "1", "PATH_INFO": path,
+               "PATH_TRANSLATED": "/var/www/html" + path, "HTTP_PROXY": self.headers.get("Proxy", ""),
                "QUERY_STRING": query, "REQUEST_METHOD": self.command, "REMOTE_USER": user,
                "CONTENT_TYPE": self.headers.get("Content-Type", ""), "CONTENT_LENGTH": str(len(body))}
         done = subprocess.run(sys.argv[2:], input=body, env=env, stdout=subprocess.PIPE)
@@ -177,22 +178,42 @@ server.serve_forever()
 """
 
 
-@pytest.mark.parametrize(("user", "says"), [("tuner", TUNER_ONLY), ("alice", ""), ("", "403"), ("owner", "500")])
-def test_over_http_a_push_is_by_the_user_that_the_server_knows(started: Any, user: str, says: str) -> None:
-    command = [sys.executable, "-c", SERVER, str(started.path.parent), *shlex.split(WORKBENCH), "http-backend"]
+def over_http(hub: Any, user: str, *settings: str, root: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A push of main through a server that sets what Apache does."""
+    command = [sys.executable, "-c", SERVER, str(root or hub.path.parent), *shlex.split(WORKBENCH), "http-backend"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={**ENV, "AS": user}) as server:
         try:
             assert server.stdout
             url = f"http://127.0.0.1:{int(server.stdout.readline())}/hub.git"
-            push = ["git", "-C", str(started.clone), "push", url, "main"]
+            push = ["git", "-C", str(hub.clone), *settings, "push", url, "main"]
             environment = {**ENV, "GIT_TERMINAL_PROMPT": "0"}
-            done = subprocess.run(push, env=environment, capture_output=True, text=True)
+            return subprocess.run(push, env=environment, capture_output=True, text=True)
         finally:
             server.kill()
+
+
+@pytest.mark.parametrize(("user", "says"), [("tuner", TUNER_ONLY), ("alice", ""), ("", "403"), ("owner", "500")])
+def test_over_http_a_push_is_by_the_user_that_the_server_knows(started: Any, user: str, says: str) -> None:
+    done = over_http(started, user)
     assert (done.returncode == 0) is (not says), done.stderr
     assert says in done.stderr
     if not says:
         assert last_entry(started).evidence["pusher"] == user
+
+
+def test_over_http_a_path_of_any_letters_makes_nobody_the_owner(started: Any) -> None:
+    root = started.path.parent / "two\nlines"
+    root.symlink_to(started.path.parent)
+    assert TUNER_ONLY in over_http(started, "tuner", root=root).stderr
+
+
+def test_over_http_no_header_of_the_clients_becomes_a_proxy_of_the_hub(started: Any) -> None:
+    started.kill("policy")
+    pushed = over_http(started, "alice", "-c", "http.extraHeader=Proxy: http://evil.example:1")
+    assert pushed.returncode == 0, pushed.stderr
+    policy = int((started.path / "workbench/policy.lock").read_text())
+    variables = Path(f"/proc/{policy}/environ").read_bytes().split(b"\0")
+    assert not [variable for variable in variables if variable.startswith(b"HTTP_PROXY")]
 
 
 PYTHON = Path("/usr/bin/python3")  # that another user can read

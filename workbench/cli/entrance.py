@@ -8,6 +8,7 @@ Its token reaches the hooks as a variable; without one a push is the owner's, wi
 from __future__ import annotations
 
 import os
+import posix
 import re
 import shlex
 import time
@@ -21,7 +22,8 @@ from workbench.domain.roles import check_pusher
 
 MAX_COMMAND = 4096
 _SERVICES = {"git-receive-pack": "receive-pack", "git-upload-pack": "upload-pack"}
-_SERVICE_PATH = re.compile(r"(?P<hub>/.+)/(?P<service>git-receive-pack|git-upload-pack|info/refs)\Z")
+_SERVICE_PATH = re.compile(r"(?s:(?P<hub>/.+))/(?P<service>git-receive-pack|git-upload-pack|info/refs)\Z")
+_HEADER = "HTTP_PROXY"  # under CGI the client's header `Proxy`, and to programs the proxy that they are to use
 
 
 def over_ssh(name: str, only: Path | None, environ: Mapping[str, str]) -> NoReturn:
@@ -94,8 +96,11 @@ def admitted(name: str) -> dict[str, str]:
 
 def over_http(environ: Mapping[str, str]) -> NoReturn:
     """A CGI program in the place of ``git http-backend``, which it becomes; a push is by REMOTE_USER."""
-    added = {}
-    path = environ.get("PATH_TRANSLATED") or environ.get("GIT_PROJECT_ROOT", "") + environ.get("PATH_INFO", "")
+    environ = {name: value for name, value in environ.items() if name != _HEADER}
+    posix.environ.pop(_HEADER.encode(), None)  # nor do the hub's processes get it
+    added = {hook_client.ENTRANCE.decode(): "none"}  # whatever git takes for a push that we do not: it is nobody's
+    root = environ.get("GIT_PROJECT_ROOT")
+    path = root + environ.get("PATH_INFO", "") if root else environ.get("PATH_TRANSLATED", "")  # as git chooses
     match = _SERVICE_PATH.match(path)
     if match and match["service"] == "git-receive-pack":
         if not environ.get("REMOTE_USER"):
