@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from workbench.app import doctor
+from workbench.app.hub_host import run_worker
+from workbench.app.wiring import open_repository
 from workbench.domain.ids import make_ulid
-from workbench.domain.ledger import Action
+from workbench.domain.ledger import Action, RefMove
 from workbench.domain.run import State
 from workbench.hub import beside, runs
 from workbench.hub.queue import fold
@@ -157,6 +159,19 @@ def test_the_policy_process_finds_it_when_it_starts_and_has_it_run(hub: Any) -> 
     assert len(runs()) == 1
 
 
+def test_a_second_worker_has_the_first_one_look(hub: Any) -> None:
+    """``workbench worker``, as doctor advises, while a worker waits for the next push."""
+    hub.edit({"state/a.json": "{}\n"})
+    assert hub.push("main").accepted
+    hub.settle()
+    worker = hub.process("worker")
+    fetched(hub, "main:refs/heads/topic")
+    run_worker(hub.path, idle_s=0)
+    with open_repository(hub.path) as repository:
+        hub.until(lambda: [str(m.ref) for m in repository.ledger.history(1)[0].moves] == ["refs/heads/topic"])
+    assert hub.process("worker") == worker
+
+
 def test_the_index_is_rebuilt_when_it_is_gone_or_garbage(desk: Any) -> None:
     hub = desk.under_test
     for number in range(3):
@@ -243,6 +258,22 @@ def test_what_waited_in_an_older_hub_is_run_as_its_authors_were_told(desk: Any) 
     assert desk.work() == 0
 
 
+def test_what_waited_in_an_older_hub_is_run_also_where_entries_moved_its_refs_since(desk: Any) -> None:
+    """There a push of several refs was an entry, and still to be run; a pin moved a main onto which pushes waited."""
+    hub, ledger = desk.under_test, desk.repository.ledger
+    one, two, three, pinned = (hub.edit({"agents/a.py": f"x = {number}\n"}) for number in range(4))
+    fetched(hub, "main:main")
+    moved(hub, "refs/heads/main", two)
+    as_it_was(desk, {"refs/heads/main": one})
+    moves = [("refs/heads/main", two, three), ("refs/heads/side", "0" * 40, three)]
+    ledger.change(Action.PUSH, [RefMove.named(*move) for move in moves], who="u <u@x>", why="push")
+    ledger.change(Action.PIN, [RefMove.named("refs/heads/main", three, pinned)], who="u <u@x>", why="pin")
+    told = [intent(desk, 1, [("refs/heads/main", one, two)], tier="fast"), intent(desk, 2, moves)]
+    assert desk.work() == 2
+    assert [(record.id, record.source) for record in desk.runs()] == [(told[0], two), (told[1], three)]
+    assert strays(desk) == {}
+
+
 def test_what_waited_in_an_older_hub_and_was_not_described_is_found(desk: Any) -> None:
     hub = desk.under_test
     first = hub.edit({"README": "one\n"})
@@ -257,8 +288,6 @@ def test_what_waited_in_an_older_hub_and_was_not_described_is_found(desk: Any) -
 
 
 def test_a_policy_process_records_where_an_older_hub_stands_before_it_takes_a_push(hub: Any, tmp_path: Path) -> None:
-    from workbench.app.wiring import open_repository
-
     first = hub.edit({"agents/a.py": "x = 1\n"})
     fetched(hub, "main:main", "main:refs/heads/old")
     with open_repository(hub.path) as repository:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from workbench.domain.errors import WorkbenchError
-from workbench.domain.ids import ObjectId, ulid
-from workbench.domain.ledger import Action
+from workbench.domain.ids import ZERO_ID, ObjectId, object_id, ulid
+from workbench.domain.ledger import Action, RefMove
 from workbench.domain.push import PushOptions
 from workbench.domain.refs import MAIN
 from workbench.hub.commits import is_ancestor
 from workbench.hub.context import Hub
 from workbench.hub.queue import WATCHED, fold, found_move
+from workbench.ports.store import Ledger
 from workbench.system import locks
 
 WHO = "a newer workbench <hub@localhost>"
@@ -37,19 +39,44 @@ def begin(hub: Hub) -> None:
             return
         stands = {ref: id for prefix in WATCHED for ref, id in hub.repository.refs.all(prefix).items()}
         described: set[str] = set()
-        for intent in _intents(hub, now.stands, stands):
+        done = _dealt_with(hub.repository.ledger, now.counter)
+        for intent in _intents(hub, done, stands):
             described.update(ref for ref, _, _ in intent["found"])
+            if any(push.evidence["run"] == intent["run"] for push in now.waiting):  # by one who was killed here
+                continue
             hub.repository.ledger.change(Action.PUSH, (), who=WHO, why="a push that waited", evidence=intent)
         for ref in list(stands):
             is_work = ref == str(MAIN) or ref.startswith("refs/tags/v")
-            if is_work and ref not in described and now.stands.get(ref) != stands[ref]:
+            if is_work and ref not in described and done.get(ref) != stands[ref]:
                 del stands[ref]
-                if ref in now.stands:
-                    stands[ref] = now.stands[ref]
+                if ref in done:
+                    stands[ref] = done[ref]
         hub.repository.ledger.change(
             Action.HANDLED, (), who=WHO, why="every push is an entry from here on", evidence={"stands": stands}
         )
         shutil.rmtree(hub.layout.folder / "pushes", ignore_errors=True)
+
+
+def _dealt_with(ledger: Ledger, counter: int) -> dict[str, ObjectId]:
+    """Up to where all pushes of a ref are dealt with. What an entry moved needs no run unless it was a push: a pin that
+    came after a push that waits counts once that push is dealt with."""
+    done: dict[str, ObjectId] = {}
+    later: list[RefMove] = []
+    for entry in reversed(ledger.history(counter)):
+        if entry.action is Action.HANDLED:
+            with suppress(WorkbenchError, ValueError, TypeError, AttributeError):  # evidence that no workbench wrote
+                done |= {ref: object_id(id) for ref, id in entry.evidence.get("refs", {}).items()}
+        elif entry.action is not Action.PUSH:
+            for move in entry.moves:
+                if done.get(str(move.ref)) == move.new:  # an undo, to where all was done
+                    later = [each for each in later if each.ref != move.ref]
+                else:
+                    later.append(move)
+        for move in list(later):
+            if done.get(str(move.ref), ZERO_ID) == move.old:
+                done[str(move.ref)] = move.new
+                later.remove(move)
+    return done
 
 
 def _intents(hub: Hub, handled: dict[str, ObjectId], now: dict[str, ObjectId]) -> Iterator[dict[str, Any]]:

@@ -49,7 +49,6 @@ class Fold:
             if "run" in evidence and run_of(entry) and PushOptions.from_json(evidence.get("options", {})):
                 self.waiting.append(entry)
         if entry.action is Action.HANDLED:
-            self.stands |= {str(ref): ObjectId(id) for ref, id in evidence.get("refs", {}).items()}  # an older form
             self.upto = max(self.upto, evidence.get("upto", 0))
             self.waiting = [push for push in self.waiting if push.counter > self.upto]
         for move in entry.moves:

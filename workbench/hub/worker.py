@@ -67,7 +67,8 @@ def work(hub: Hub, *, idle_s: float = IDLE_S) -> int:
     num = 0
     while True:
         with only_worker(hub) as mine:
-            if not mine:
+            if not mine:  # who is looks around once more, also for what moved beside the ledger
+                poke(hub.layout.worker_wake)
                 return num
             with _wake_pipe(hub.layout.worker_wake) as wake:
                 records.abandon_dead(hub.repository, hub.clock)
