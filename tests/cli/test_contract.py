@@ -64,7 +64,8 @@ def test_code_that_has_none_is_told_with_the_reason_and_ends_with_1(cli: Cli, ag
 def test_a_runner_takes_a_version_or_a_channel_by_version_and_any_commit_by_commit(cli: Cli, agent: Path) -> None:
     for words, said in (
         (("--version", "main"), "there is no version or channel 'main'"),
-        (("--version", "bad"), "--commit REV"),
+        (("--version", "bad"), "it is a commit: workbench mcp runner --commit bad"),
+        (("--version", "v1.0.9"), "did you mean v1.0.0"),
         (("--version", "active"), "workbench pin"),
         (("--commit", "nowhere"), "nothing is called 'nowhere'"),
     ):
@@ -73,3 +74,5 @@ def test_a_runner_takes_a_version_or_a_channel_by_version_and_any_commit_by_comm
         assert said in done.stderr
     served = cli(agent, "mcp", "runner", "--commit", "main", input="", stdin=None)
     assert served.returncode == 0, served.stderr
+    both = cli(agent, "mcp", "runner", "--version", "v1.0.0", "--commit", "main")
+    assert (both.returncode, "give one of the two" in both.stderr) == (2, True), both.stderr

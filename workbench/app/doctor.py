@@ -4,9 +4,12 @@ and what it mends of it."""
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -63,7 +66,11 @@ def _variant() -> Iterator[Finding]:
         return
     if name == "native":
         what = "llama.cpp was built for one machine: where its processor or compiler is another, it may crash"
-        yield Finding("warning", what, "install the wheel that `ci/llama_wheel` builds in a checkout of the workbench")
+        python, wheels = shlex.quote(sys.executable), "~/.cache/workbench/wheels"
+        wheel = f'"$(ci/llama_wheel {python} {version("llama-cpp-python")} {wheels})"'
+        yield Finding(
+            "warning", what, f"in a checkout of workbench: {python} -m pip install --no-deps --force-reinstall {wheel}"
+        )
 
 
 def _looked_for() -> Iterator[Finding]:

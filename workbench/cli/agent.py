@@ -224,7 +224,9 @@ def _mcp() -> None:
 
 @mcp.command()
 def runner(
-    version: Annotated[str, typer.Option("--version", help="vX.Y.Z, or a channel such as active.")] = "active",
+    version: Annotated[
+        str, typer.Option("--version", callback=filled, help="vX.Y.Z, or a channel (default: active).")
+    ] = "",
     commit: Annotated[str, typer.Option("--commit", callback=filled, help="Any commit instead: a branch, an id.")] = "",
     http: Annotated[bool, typer.Option("--http", help="Streamable HTTP instead of standard input and output.")] = False,
     port: Port = 8765,
@@ -236,10 +238,13 @@ def runner(
     Example: [bold]workbench mcp runner --version v1.0.0[/bold]
     """
     from workbench.app.agents import serve_version
+    from workbench.domain.errors import UserError
     from workbench.mcp_servers.runner import build_server, http_app
 
+    if version and commit:
+        raise UserError("--version and --commit exclude each other", "give one of the two")
     with store(repo) as repository:
-        snapshot, services = serve_version(repository, version, commit=commit)
+        snapshot, services = serve_version(repository, version or "active", commit=commit)
         try:
             server = build_server(snapshot, services)
             if http:

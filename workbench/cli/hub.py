@@ -160,8 +160,8 @@ def hook(name: Annotated[str, typer.Argument(help="pre-receive or proc-receive."
 
 
 def receive_pack(
+    name: Annotated[str, typer.Option("--as", help="Who comes by this entrance.")],
     hub: Annotated[str, typer.Argument(help="The hub; over ssh, what the client asked for.")] = "",
-    name: Annotated[str, typer.Option("--as", help="Who comes by this entrance.")] = "",
     only: Annotated[str, typer.Option(help="The hub, or the folder of hubs, that they may reach.")] = "",
 ) -> None:
     """An entrance for who is not the hub's own system user: a push is by that name, and ci/paths.toml binds it.

@@ -121,7 +121,9 @@ class RunRecord:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RunRecord:
-        return load_json(data, _RUN, what="run record", limits=LIMITS, hint="delete it: `workbench runs prune`")
+        return load_json(
+            data, _RUN, what="run record", limits=LIMITS, hint="`workbench doctor --quick` says how to delete it"
+        )
 
 
 def _plain(record: RunRecord) -> dict[str, Any]:

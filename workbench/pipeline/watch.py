@@ -211,7 +211,7 @@ def _indented(text: str) -> str:
 def describe(event: WalkEvent) -> str:
     """One line for people, and the error of what has failed; empty for what is not worth one."""
     if isinstance(event, RunStarted):
-        return f"run {event.run}  {event.subject}, {len(event.steps)} steps"
+        return f"run {event.run}  {event.subject}, {len(event.steps)} {'step' if len(event.steps) == 1 else 'steps'}"
     if isinstance(event, StepStarted):
         return f"{event.stage:<10} runs: {event.why}" + (" (resumed from its checkpoint)" if event.resumed else "")
     if isinstance(event, StepProgress):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import shlex
+from contextlib import suppress
 
 from workbench.domain import refs
-from workbench.domain.errors import NotFound, UserError
+from workbench.domain.errors import NotFound, UserError, WorkbenchError
 from workbench.domain.ids import ObjectId
 from workbench.domain.refs import ACTIVE, AgentVersion, Channel
 from workbench.domain.version import Version
@@ -46,9 +48,11 @@ def named(repository: Repository, name: str) -> ObjectId:
 
 
 def _hint(repository: Repository, name: str) -> str:
+    with suppress(WorkbenchError):
+        repository.resolve(name)
+        return f"it is a commit: workbench mcp runner --commit {shlex.quote(name)}"
     known = [str(version) for version, _ in refs.agent_versions(repository.refs.all("refs/tags/"))]
     channels = f"{refs.OWN_NAMESPACE}channels/"
     known += [ref.removeprefix(channels) for ref in repository.refs.all(channels)]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    said = f"did you mean {' or '.join(near)}?" if near else "`workbench log` lists the versions"
-    return f"{said} Of any other commit, a branch's too: --commit REV"
+    return f"did you mean {' or '.join(near)}?" if near else "`workbench log` lists the versions"

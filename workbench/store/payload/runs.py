@@ -120,7 +120,9 @@ class StoredRuns:
 
 def _listing(data: bytes, path: str) -> Sequence[FileEntry]:
     what = f"the list of files of {path}"
-    return load_json(data, _LISTING, what=what, limits=manifest.LIMITS, hint="delete the run: `workbench runs prune`")
+    return load_json(
+        data, _LISTING, what=what, limits=manifest.LIMITS, hint="take another run, or make a new one: `workbench run`"
+    )
 
 
 def _files(files: tuple[FileEntry, ...]) -> tuple[FileEntry, ...]:
