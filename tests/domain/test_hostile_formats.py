@@ -15,6 +15,7 @@ import pytest
 from workbench.corpus import rows
 from workbench.corpus.document import Document
 from workbench.decoder.config import DecoderConfig
+from workbench.domain import roles
 from workbench.domain.action import ActionParts
 from workbench.domain.errors import Corrupt, UserError
 from workbench.domain.events import Log, Progress, decode, encode
@@ -77,10 +78,8 @@ FORMATS: Mapping[str, tuple[bytes, Callable[[bytes], Any]]] = {
     ),
     "decoder": (json.dumps(CONFIG.to_json()).encode(), lambda data: DecoderConfig.from_json(_plain(data))),
     "tiers": ((HERE / "ci" / "tiers.toml").read_bytes(), lambda data: parse_tier(data, "full")),
-    "pipeline": (
-        b'format = 1\nname = "x"\nuse = []\n[[stages]]\nname = "a"\ncommand = ["true"]\nmakes = "raw"\n',
-        _pipeline,
-    ),
+    "pipeline": (TOML, _pipeline),
+    "roles": (RULES, roles.read),
 }
 PIECES = [
     b"true", b"null", b"1.9", b'"1"', b"NaN", b"Infinity", b"-1", b"1e999", b"9" * 4000, b'"\\ud800"', b"\xef\xbb\xbf",

@@ -18,7 +18,6 @@ from workbench.domain.run import RunRecord
 from workbench.pipeline.definition import Definition, load
 from workbench.pipeline.plan import Mode, Planner
 from workbench.pipeline.walk import Settings, run_pipeline
-from workbench.pipeline.watch import WalkEvent
 from workbench.ports.store import Artifact
 from workbench.sandbox.bubblewrap import Bubblewrap
 from workbench.store.git.repository import GitRepository
@@ -94,16 +93,6 @@ TOY_FILES: Mapping[str, str] = {
     "tools/words.py": WORDS_PY,
     "tools/count.py": COUNT_PY,
 }
-
-
-@dataclass
-class Recorder:
-    """A watcher that remembers."""
-
-    events: list[WalkEvent] = field(default_factory=list)
-
-    def on(self, event: WalkEvent) -> None:
-        self.events.append(event)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import workbench
 from workbench.app import wiring
-from workbench.domain.contract import ANSWER, MAX_WHY, ContractRecord, read_answer
+from workbench.domain.contract import ANSWER, MAX_WHY, READY, ContractRecord, read_answer
 from workbench.domain.errors import Corrupt, ToolMissing, UserError, WorldError
 from workbench.domain.ids import ObjectId
 from workbench.domain.reading import BadInput
@@ -31,7 +31,6 @@ LIMITS = Limits(
     wall_s=30.0, cpu_s=10, memory_bytes=1 << 30, file_bytes=1 << 20, processes=16, tmp_bytes=16 << 20,
     output_bytes=ANSWER.size_bytes + 1024,
 )  # fmt: skip
-READY = b"ready\n"  # as the job says it
 _JOB = "workbench.runner.contract_job"
 
 

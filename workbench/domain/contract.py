@@ -22,6 +22,7 @@ FORMAT = 1
 MAX_TOOLS = 1000
 MAX_WHY = 500  # characters
 NAME = r"[A-Za-z0-9_.-]{1,128}"  # of a tool, as MCP's SEP-986 has it, without slashes
+READY = b"ready\n"  # what the process that computes a contract says before its answer
 ANSWER = reading.Limits(size_bytes=1_000_000, values=99_000, depth=60)  # of the job; a record has room around it
 LIMITS = reading.Limits(size_bytes=1 << 20, values=100_000, depth=64)
 _BOUNDS = (

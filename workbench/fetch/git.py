@@ -143,7 +143,7 @@ class GitFetcher:
         with FolderWriter(into) as writer:
             try:
                 count_paths(objects, tree, self._limits)
-                for entry in walk(objects, tree, self._limits):
+                for entry in walk(objects, tree):
                     reason = _refuse(entry, self._limits)
                     if reason is None and names.is_wanted(entry.path, wanted):
                         size = objects.size(entry.id)

@@ -121,7 +121,7 @@ def count_paths(objects: GitObjects, root: str, limits: Limits) -> int:
     return sizes[root]
 
 
-def walk(objects: GitObjects, root: str, limits: Limits) -> Iterator[Entry]:
+def walk(objects: GitObjects, root: str) -> Iterator[Entry]:
     """Every entry that is no folder, in Git's order."""
     waiting = [("", root)]
     while waiting:

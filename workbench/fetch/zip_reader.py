@@ -62,10 +62,10 @@ def _directory(source: BinaryIO, limits: Limits) -> tuple[list[_Entry], int]:
     if length > DIRECTORY_BYTES or at + length != tail_at + found:
         raise Stop("corrupt", "the central directory does not lie where it says")
     source.seek(at)
-    return list(_entries(source.read(length), count, limits)), at
+    return list(_entries(source.read(length), count)), at
 
 
-def _entries(data: bytes, count: int, limits: Limits) -> Iterator[_Entry]:
+def _entries(data: bytes, count: int) -> Iterator[_Entry]:
     at = 0
     for _ in range(count):
         if len(data) - at < _CENTRAL.size or data[at : at + 4] != b"PK\1\2":

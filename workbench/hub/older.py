@@ -20,7 +20,7 @@ from workbench.domain.push import PushOptions
 from workbench.domain.refs import MAIN
 from workbench.hub.commits import is_ancestor
 from workbench.hub.context import Hub
-from workbench.hub.queue import WATCHED, fold, found_move
+from workbench.hub.queue import UNREADABLE, WATCHED, fold, found_move
 from workbench.ports.store import Ledger
 from workbench.system import locks
 
@@ -95,7 +95,7 @@ def _intents(hub: Hub, handled: dict[str, ObjectId], now: dict[str, ObjectId]) -
             moves = [found_move(each) for each in raw["moves"]]
             options = PushOptions.from_json(raw["options"])
             evidence = {"pusher": str(raw["pusher"]), "options": options.to_json(), "run": ulid(raw["run"])}
-        except (OSError, WorkbenchError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, *UNREADABLE):
             continue
         happened = all(came(move.new, now.get(str(move.ref))) for move in moves)
         is_done = options.skip or all(came(move.new, handled.get(str(move.ref))) for move in moves)

@@ -21,7 +21,7 @@ from workbench.hub.layout import HubLayout
 from workbench.ports.store import Ledger, Repository
 
 FORMAT = 1
-_UNREADABLE = (WorkbenchError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+UNREADABLE = (WorkbenchError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 WATCHED = ("refs/heads/", "refs/tags/", "refs/notes/", "refs/workbench/channels/")  # what nothing but entries moves
 
 
@@ -107,7 +107,7 @@ def _brought_up(kept: Fold, head: Entry, ledger: Ledger) -> Fold:
     for entry in reversed(newer):
         try:
             kept.apply(entry)
-        except _UNREADABLE:  # evidence that no workbench writes, in a ledger that was fetched from somewhere
+        except UNREADABLE:  # evidence that no workbench writes, in a ledger that was fetched from somewhere
             kept.counter, kept.commit = entry.counter, entry.commit
     return kept
 
@@ -127,7 +127,7 @@ def _load(path: Path) -> Fold:
             missed=[found_move(each) for each in raw["missed"]],
             waiting=[Entry.from_bytes(text.encode(), object_id(commit)) for commit, text in raw["waiting"]],
         )
-    except (OSError, *_UNREADABLE):
+    except (OSError, *UNREADABLE):
         return Fold()
 
 

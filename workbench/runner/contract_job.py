@@ -12,11 +12,10 @@ import json
 import os
 import sys
 
-from workbench.domain.contract import FORMAT
+from workbench.domain.contract import FORMAT, READY
 from workbench.domain.errors import UserError
 from workbench.runner import contract, importer, source
-
-READY = b"ready\n"
+from workbench.system.durable import write_all
 
 
 def answer(data: bytes) -> bytes:
@@ -40,9 +39,7 @@ def main() -> None:
     os.write(out, READY)
     for stream in (1, 2):  # what the code prints is no answer, and may be a gigabyte
         os.dup2(nowhere, stream)
-    said = memoryview(answer(data))
-    while said:
-        said = said[os.write(out, said) :]
+    write_all(out, answer(data))
     os._exit(0)  # whatever the code left running, or wanted to be done at the end
 
 

@@ -22,7 +22,6 @@ from workbench.domain.reading import BadInput, Limits, at, check_format, parse_j
 from workbench.domain.refs import ArtifactTag
 
 ACTIVE_PATH = "state/active.state.json"
-STAGING_PATH = "state/staging.state.json"
 MAX_BYTES = 64 << 10
 LIMITS = Limits(size_bytes=MAX_BYTES)
 

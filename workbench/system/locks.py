@@ -17,6 +17,8 @@ from pathlib import Path
 
 from workbench.domain.errors import WorldError
 
+FIRST_S, MOST_S = 0.0005, 0.05  # of the sleeps between two tries
+
 
 class Busy(WorldError):
     """Another process has held a lock for longer than we wait."""
@@ -90,11 +92,11 @@ def is_held(path: str | Path) -> bool:
         return False
 
 
-def backoff(patience_s: float, *, first_s: float = 0.0005, most_s: float = 0.05) -> Iterator[float]:
+def backoff(patience_s: float) -> Iterator[float]:
     """Sleep a little longer each time, with jitter, until ``patience_s`` have gone; yields the seconds waited."""
     start = time.monotonic()
-    delay = first_s
+    delay = FIRST_S
     while (gone := time.monotonic() - start) < patience_s:
         time.sleep(delay * random.uniform(0.5, 1.5))
-        delay = min(delay * 1.5, most_s)
+        delay = min(delay * 1.5, MOST_S)
         yield gone

@@ -41,11 +41,11 @@ def temporary_folder(name: str, *, within: Path | None = None) -> Iterator[Path]
             os.close(held)
 
 
-def sweep(base: Path, *, young_s: float = YOUNG_S) -> list[Path]:
+def sweep(base: Path) -> list[Path]:
     """Remove what dead owners left directly in ``base``; what was removed."""
     swept = []
     for folder in sorted(base.glob(f"{_PREFIX}*")):
-        if _is_ours(folder, time.time() - young_s) and (held := _hold(folder)) is not None:
+        if _is_ours(folder, time.time() - YOUNG_S) and (held := _hold(folder)) is not None:
             remove_tree(folder)
             os.close(held)
             if not folder.exists():

@@ -11,7 +11,6 @@ from workbench.stages.filter import syntax
 from workbench.stages.filter.normalise import normalise
 
 BOM = "\ufeff"
-BLANK = "\t\n\x0b\x0c\r \x85\u200e\u200f\u2028\u2029"  # Pattern_White_Space
 TOKEN = re.compile(
     r"""
     (?P<blank>[\t\n\x0b\x0c\r\x20\x85\u200e\u200f\u2028\u2029]+)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from workbench.domain.ids import ObjectId
 from workbench.domain.manifest import Manifest
 from workbench.domain.refs import Kind
 from workbench.domain.version import Bump
@@ -74,10 +73,6 @@ class Lab:
     def git(self, git_dir: Path, *arguments: str, stdin: bytes = b"") -> bytes:
         command = ["git", f"--git-dir={git_dir}", *arguments]
         return subprocess.run(command, input=stdin, capture_output=True, check=True).stdout
-
-    def tree_by_git(self, git_dir: Path, tree_ish: str) -> dict[str, ObjectId]:
-        lines = self.git(git_dir, "ls-tree", "-r", "-z", tree_ish).split(b"\0")[:-1]
-        return {line.split(b"\t", 1)[1].decode(): ObjectId(line.split()[2].decode()) for line in lines}
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ rounded, so that they say what was seen and no more.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,8 +169,3 @@ def round_up(value: float) -> float:
 def _log_softmax(logits: Any) -> Any:
     shifted = logits - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
-def counts_of(seen: Mapping[str, Any]) -> dict[str, int]:
-    """The whole numbers of what a gate saw."""
-    return {name: value for name, value in seen.items() if isinstance(value, int)}

@@ -33,7 +33,7 @@ def examine(
     for check in (_git_version, _settings, _hooks, _locks, _leftovers, _bitmap, damaged_indexes, _integrity):
         found.extend(check(git_dir))
     if unfinished is None:
-        found.extend(_ledger(objects, refs, ledger))
+        found.extend(_ledger(refs, ledger))
     else:
         found.append(Finding("error", unfinished.what, unfinished.hint))
     return found
@@ -144,7 +144,7 @@ def _integrity(git_dir: Path) -> Iterator[Finding]:
         yield Finding("error", f"git fsck ended with {done.returncode}", f"git --git-dir={git_dir} fsck")
 
 
-def _ledger(objects: ObjectStore, refs: GitRefs, ledger: LedgerLog) -> Iterator[Finding]:
+def _ledger(refs: GitRefs, ledger: LedgerLog) -> Iterator[Finding]:
     try:
         head = ledger.head()
         if head is None:

@@ -5,19 +5,15 @@ What is kept can be computed again, so it needs no ledger entry: each write is a
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
 
 from workbench.domain.contract import LIMITS, ContractRecord, path_of
-from workbench.domain.errors import Conflict, Corrupt
-from workbench.domain.ids import ZERO_ID, ObjectId
-from workbench.domain.ledger import RefMove
+from workbench.domain.errors import Corrupt
+from workbench.domain.ids import ObjectId
 from workbench.domain.refs import CONTRACTS
 from workbench.ports.store import Objects, Refs
+from workbench.store.payload.swap import swap_until_won
 
-_ATTEMPTS = 20
-_BACKOFF_S = 0.01
 _WHO = "workbench <workbench@localhost>"
 
 
@@ -47,21 +43,15 @@ class StoredContracts:
     def put(self, record: ContractRecord) -> None:
         data = record.to_bytes()
         ContractRecord.from_bytes(data)  # what is written can be read
-        for attempt in range(_ATTEMPTS):
-            old = self._refs.get(str(CONTRACTS))
+
+        def made(old: ObjectId | None) -> ObjectId | None:
             base = self._objects.commit(old).tree if old else None
             tree = self._objects.add_tree(base, {path_of(record.tree): data})
             if tree == base:
-                return
-            commit = self._objects.add_commit(
+                return old
+            return self._objects.add_commit(
                 tree, parents=(old,) if old else (), message=f"contract of {record.tree}\n", who=_WHO,
                 time_ms=self._now_ms(),
             )  # fmt: skip
-            try:
-                self._refs.swap([RefMove(CONTRACTS, old or ZERO_ID, commit)])
-            except Conflict:
-                if attempt + 1 == _ATTEMPTS:
-                    raise
-                time.sleep(random.uniform(0, _BACKOFF_S * 2 ** min(attempt, 6)))
-                continue
-            return
+
+        swap_until_won(self._refs, CONTRACTS, made)

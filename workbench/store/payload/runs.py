@@ -7,16 +7,14 @@ cut and verified like an artifact's payload.
 
 from __future__ import annotations
 
-import random
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from workbench.domain import ids, manifest
 from workbench.domain.canonical import canonical_lines
-from workbench.domain.errors import Conflict, Corrupt, Refused, UserError, WorldError
+from workbench.domain.errors import Corrupt, Refused, UserError, WorldError
 from workbench.domain.ids import ZERO_ID, ObjectId, Ulid
 from workbench.domain.ledger import RefMove
 from workbench.domain.manifest import PAYLOAD, FileEntry
@@ -25,12 +23,11 @@ from workbench.domain.refs import OWN_NAMESPACE, RunRef
 from workbench.ports.store import Objects, Refs
 from workbench.store.payload.blobs import Blobs
 from workbench.store.payload.files import locate, pour, scan, store, write_into
+from workbench.store.payload.swap import swap_until_won
 
 RUNS = f"{OWN_NAMESPACE}runs/"
 FILES = "files.json"
 FORMAT = 1
-_ATTEMPTS = 20
-_BACKOFF_S = 0.01
 _WHO = "workbench <workbench@localhost>"
 
 
@@ -64,21 +61,12 @@ class StoredRuns:
         changes: dict[str, bytes | ObjectId | None] = dict(files)
         for path, folder in (folders or {}).items():
             changes[path] = None if folder is None else self._store_folder(folder)
-        ref = RunRef(run)
-        for attempt in range(_ATTEMPTS):
-            old = self._refs.get(str(ref))
+
+        def made(old: ObjectId | None) -> ObjectId:
             tree = self._objects.add_tree(self._objects.commit(old).tree if old else None, changes)
-            commit = self._objects.add_commit(tree, parents=(), message=f"run {run}", who=_WHO, time_ms=self._now_ms())
-            if commit == old:
-                return
-            try:
-                self._refs.swap([RefMove(ref, old or ZERO_ID, commit)])
-            except Conflict:
-                if attempt + 1 == _ATTEMPTS:
-                    raise
-                time.sleep(random.uniform(0, _BACKOFF_S * 2 ** min(attempt, 6)))
-                continue
-            return
+            return self._objects.add_commit(tree, parents=(), message=f"run {run}", who=_WHO, time_ms=self._now_ms())
+
+        swap_until_won(self._refs, RunRef(run), made)
 
     def _store_folder(self, folder: Path) -> ObjectId:
         with self._blobs.writer() as writer:
