@@ -1,4 +1,4 @@
-"""Our own interpreter, libraries and the workbench as a folder that a job can be given; nothing else of this machine.
+"""Our own interpreter and libraries, as a job can be given them; nothing else of this machine.
 
 The sandbox has the system's programs. What must be the same inside as here (the Python, the version of a library) is
 linked into a folder, or copied where it cannot be linked. Not here: mounting it (``staging``).
@@ -7,7 +7,6 @@ linked into a folder, or copied where it cannot be linked. Not here: mounting it
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import re
 import shutil
@@ -16,54 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import workbench
 from workbench.sandbox import toolchain
 
 PACKAGES = "/opt/packages"  # where ``mounts`` puts libraries; the interpreter lies where it does here
-INSIDE = "run"  # where a job has the folder, below /in
 _UNWANTED = ("site-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3")
-_ENVIRONMENT = (
-    f"PYTHONPATH=/in/{INSIDE}/packages", f"LD_LIBRARY_PATH=/in/{INSIDE}/python/lib", "PYTHONDONTWRITEBYTECODE=1",
-    "PYTHONNOUSERSITE=1", "PYTHONUTF8=1", "PYTHONFAULTHANDLER=1", "OMP_NUM_THREADS=2", "OPENBLAS_NUM_THREADS=1",
-)  # fmt: skip
-_FORCED = ("WORKBENCH_LLAMA_VARIANT",)  # who forces it means every process
-
-
-def lay_out(folder: Path, modules: Sequence[str]) -> tuple[str, ...]:
-    """Fill ``folder``, which the job has as ``INSIDE``, with the interpreter, the workbench and the named libraries;
-    how the job's command begins: what follows are arguments of ``python -P``."""
-    for source in _packages(modules):
-        put(source, folder / "packages" / source.name)
-    forced = [f"{name}={os.environ[name]}" for name in _FORCED if name in os.environ]
-    return ("/usr/bin/env", *_ENVIRONMENT, *forced, _interpreter(folder), "-P")
-
-
-def _interpreter(folder: Path) -> str:
-    """Its path inside."""
-    base = Path(sys.base_prefix)
-    if base.is_relative_to("/usr"):  # the sandbox has it
-        return os.path.realpath(sys.executable)
-    name = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    put(Path(os.path.realpath(sys.executable)), folder / "python" / "bin" / name)
-    for library in (base / "lib").glob("*.so*"):  # its own, and where a distribution brings them those it needs
-        put(library, folder / "python" / "lib" / library.name)
-    put(base / "lib" / name, folder / "python" / "lib" / name)
-    return f"/in/{INSIDE}/python/bin/{name}"
-
-
-def _packages(modules: Sequence[str]) -> Iterator[Path]:
-    """Files and folders of the workbench and of libraries that are installed here; what is not is left out."""
-    yield Path(workbench.__file__).parent
-    for name in modules:
-        found = importlib.util.find_spec(name)
-        if found is None or found.origin is None:
-            continue
-        origin = Path(found.origin)
-        package = origin.parent if found.submodule_search_locations else origin
-        yield package
-        libraries = package.with_name(f"{name}.libs")  # where wheels keep shared libraries
-        if libraries.is_dir():
-            yield libraries
 
 
 def mounts(distributions: Sequence[str], *, is_reachable: Callable[[Path], bool]) -> tuple[str, list[tuple[Path, str]]]:

@@ -7,10 +7,12 @@ Not here: what is asked of the model (``inference.trial``).
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+import workbench
 from workbench.app import wiring
 from workbench.config.installed import command_for
 from workbench.domain.errors import Corrupt, Refused, ToolMissing, UserError, WorldError
@@ -21,12 +23,16 @@ from workbench.system.temporary import temporary_folder
 Trial: TypeAlias = Callable[[Path], None]  # Refused where the model cannot be opened
 
 READY = b"ready\n"  # as ``inference.trial`` says it; this room does not import llama.cpp
-_MODULES = ("llama_cpp", "numpy", "diskcache", "jinja2", "markupsafe", "typing_extensions")
+_ENVIRONMENT = {
+    "PYTHONPATH": f"{interpreter.PACKAGES}:/in/house", "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1",
+    "PYTHONFAULTHANDLER": "1", "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1",
+}  # fmt: skip
+_FORCED = "WORKBENCH_LLAMA_VARIANT"  # who forces it means every process
 _JUDGED = (
     Corrupt.exit_code,
     UserError.exit_code,
     Refused.exit_code,
-)  # llama.cpp looked at the file and would not have it
+)  # llama.cpp refuses the file
 _CRASHED = (
     "it was not imported. If `workbench doctor` finds llama.cpp in order here, the file is damaged or made to do this"
 )
@@ -47,10 +53,14 @@ def in_sandbox(model: Path, sandbox: Sandbox | None = None) -> None:
     with temporary_folder("trial") as folder:
         folder.chmod(0o755)  # the sandbox is another user
         interpreter.put(model, folder / "model" / "model.gguf")
-        python = interpreter.lay_out(folder / "run", _MODULES)
-        argv = (*python, "-m", "workbench.inference.trial", "/in/model/model.gguf")
-        folders = {"model": folder / "model", interpreter.INSIDE: folder / "run"}
-        result = sandbox.run(Job(argv=argv, folders=folders, limits=limits_for(model.stat().st_size)))
+        job = Job(
+            argv=("python", "-P", "-m", "workbench.inference.trial", "/in/model/model.gguf"),
+            python=("llama-cpp-python",),
+            folders={"model": folder / "model", "house/workbench": Path(workbench.__file__).parent},
+            environment=_ENVIRONMENT | {name: os.environ[name] for name in (_FORCED,) if name in os.environ},
+            limits=limits_for(model.stat().st_size),
+        )
+        result = sandbox.run(job)
     if not result.stdout.startswith(READY):  # the file has not been looked at: it is not its fault
         raise WorldError(f"llama.cpp cannot be started in the sandbox: {_last_line(result)}", "`workbench doctor`")
     if crash := result.crash("import", library="llama.cpp", given=model.name, hint=_CRASHED):
