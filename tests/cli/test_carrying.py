@@ -52,7 +52,7 @@ def test_what_nobody_trusts_is_looked_at_and_then_trusted_by_the_commands_that_a
         repository.artifacts.publish(staged, bump=Bump.MINOR, who=WHO, why="a test")
     done = cli(other, "unbundle", str(bundle))
     *names, count, step = done.stdout.splitlines()
-    assert count == "2 refs lie there; nothing uses them yet"
+    assert count == "2 refs came in; nothing of it is used yet"
     assert [name.split("/", 2)[2] for name in names] == ["dataset/rust/v1.0.0", "release/rust/v1.0.0"]
     assert "release/rust" not in cli(other, "log").stdout
     for command in (["show", names[1]], ["verify", names[1]], ["diff", *names], ["checkout", names[1], "out"]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -136,14 +136,18 @@ def unbundle(
     if taken.note:
         emit(f"note:  {taken.note}")
     if taken.incoming:
-        emit(f"{len(taken.refs)} refs lie there; nothing uses them yet")
+        emit(f"{_refs(taken.refs)} came in; nothing of it is used yet")
         emit(f"next:  workbench trust {taken.incoming}{_where(repo)}")
         return
     if taken.refs and was_empty and not trust:
         emit("this repository held no version and no artifact, so it trusts what it was given")
-    emit(f"{len(taken.refs)} refs taken in" if taken.refs else "nothing new: all of it is here already")
+    emit(f"{_refs(taken.refs)} taken in" if taken.refs else "nothing new: all of it is here already")
     for line in _next_steps(taken.refs):
         emit(line + _where(repo))
+
+
+def _refs(found: Collection[object]) -> str:
+    return "1 ref" if len(found) == 1 else f"{len(found)} refs"
 
 
 def _where(repo: str) -> str:
@@ -164,7 +168,7 @@ def incoming(
     with store(repo) as repository:
         if discard:
             gone = trusting.discard(repository, discard, who=identity(repo))
-            emit_json({"discarded": gone.id}) if json else emit(f"discarded {gone.id}: {len(gone.refs)} refs")
+            emit_json({"discarded": gone.id}) if json else emit(f"discarded {gone.id}: {_refs(gone.refs)}")
             return
         found = trusting.deliveries(repository)
     if json:
