@@ -87,7 +87,7 @@ CASES = {
 
 
 def hook_text(verb: str) -> str:
-    return install.stamped((install._templates() / verb).read_text(), sys.executable)
+    return install.stamped((install.templates() / verb).read_text(), sys.executable)
 
 
 def told(folder: Path, case: Case, *, text: str = "") -> Told:
@@ -306,14 +306,14 @@ def test_a_policy_process_that_works_is_not_taken_for_one_that_hangs() -> None:
 
 
 def test_there_is_a_template_of_each_hook_and_no_other() -> None:
-    folder = install._templates()
+    folder = install.templates()
     assert {path.name for path in folder.iterdir()} == set(install.HOOKS)
     for name in install.HOOKS:
         assert f'hook_client.main("{name}")' in (folder / name).read_text()
 
 
 def test_a_hook_is_stamped_for_any_path_of_python() -> None:
-    template = (install._templates() / "pre-receive").read_text()
+    template = (install.templates() / "pre-receive").read_text()
     assert install.stamped(template, "/opt/python").startswith("#!/opt/python -IS\n")
     for python in ("/opt/my python/bin/python", "/" + "very-long/" * 20 + "python", "/opt/it's/python"):
         text = install.stamped(template, python)
@@ -334,7 +334,7 @@ ODD_NAMES = ["o'brien", 'quo"te', "back\\slash", "ends in \\", "new\nline", "é 
 def test_a_hook_finds_an_installation_whatever_its_folder_is_called(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    template = (install._templates() / "pre-receive").read_text()
+    template = (install.templates() / "pre-receive").read_text()
     package, python = tmp_path / name / "workbench", tmp_path / name / "python"
     shutil.copytree(CLI, package / "cli", ignore=shutil.ignore_patterns("__pycache__"))
     python.symlink_to(sys.executable)

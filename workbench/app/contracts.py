@@ -51,7 +51,7 @@ def contract_of(
 def _recorded(repository: Repository, tree: ObjectId) -> ContractRecord | None:
     try:
         return repository.contracts.get(tree)
-    except Corrupt:  # computed anew: it can be
+    except Corrupt:  # it is computed again
         return None
 
 
@@ -115,7 +115,7 @@ def _died(result: SandboxResult, wall_s: float) -> str:
         case Outcome.MEMORY:
             return f"loading it took more than {LIMITS.memory_bytes >> 20} MiB of memory"
         case Outcome.KILLED if result.exit_code - 128 in (signal.SIGXCPU, signal.SIGKILL):
-            return f"loading it was killed, as more than {LIMITS.cpu_s} s of processor time are"
+            return f"loading it took more than {LIMITS.cpu_s} s of processor time, or it was killed"
         case Outcome.KILLED:
             return f"its code crashed the process (signal {result.exit_code - 128})"
     if result.exit_code != 0 or result.stdout == READY:

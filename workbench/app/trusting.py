@@ -137,7 +137,7 @@ def _numbered(repository: Repository, ref: Incoming, id: ObjectId, who: str) -> 
 
 
 def discard(repository: Repository, text: str, *, who: str) -> Delivery:
-    """Take the names of a delivery away; its objects go with the next maintenance. What it was."""
+    """Take the names of a delivery away; the next maintenance removes its objects. Returns the delivery."""
     delivery = find(repository, text)
     moves = [RefMove(ref, id, ZERO_ID) for ref, id in delivery.refs.items()]
     evidence = {"incoming": delivery.id}

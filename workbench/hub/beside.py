@@ -36,7 +36,7 @@ WHO = "found beside the ledger <hub@localhost>"
 
 @dataclass(frozen=True)
 class Stray:
-    """A ref that is not where the ledger left it; ``why`` it may not be there, or empty."""
+    """A ref that is not where the ledger left it; ``why``: the rule that this breaks, or empty."""
 
     move: RefMove
     why: str = ""
@@ -51,7 +51,7 @@ def look(hub: Hub) -> Sequence[Stray]:
 
 
 def settle(hub: Hub, told: Sequence[Stray] = ()) -> Sequence[Stray]:
-    """Record what may be recorded; the rest, with why. What was told before is not judged again."""
+    """Record what the rules allow; returns the rest, with why. What was ``told`` before is not judged again."""
     older.begin(hub)
     try:
         with locks.held(hub.layout.beside_lock):
@@ -81,7 +81,7 @@ def _settle(hub: Hub, told: Mapping[RefMove, Stray]) -> Sequence[Stray]:
 
 
 def _moved(hub: Hub) -> list[RefMove]:
-    """Seen twice: an entry that is just written moves its refs a moment later, or whoever opens the hub next does."""
+    """Looked at twice: an entry that was just written moves its refs a moment later."""
     first = _seen(hub)
     if first:
         hub.repository.ledger.recover()

@@ -64,10 +64,10 @@ def stamped(template: str, python: str) -> str:
 
 
 def _template(name: str) -> str:
-    return (_templates() / name).read_text()
+    return (templates() / name).read_text()
 
 
-def _templates() -> Path:
+def templates() -> Path:
     """In the wheel beside the package, in a checkout at its top."""
     root = Path(workbench.__file__).parent
     shipped = root / "template" / "hooks"

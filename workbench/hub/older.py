@@ -64,7 +64,7 @@ def _dealt_with(ledger: Ledger, counter: int) -> dict[str, ObjectId]:
     later: list[RefMove] = []
     for entry in reversed(ledger.history(counter)):
         if entry.action is Action.HANDLED:
-            with suppress(WorkbenchError, ValueError, TypeError, AttributeError):  # evidence that no workbench wrote
+            with suppress(*UNREADABLE):
                 done |= {ref: object_id(id) for ref, id in entry.evidence.get("refs", {}).items()}
         elif entry.action is not Action.PUSH:
             for move in entry.moves:

@@ -51,7 +51,7 @@ class Judged:
     push: Push
     main: ObjectId | None  # where main will stand
     changed: frozenset[str]  # paths that differ on main
-    work: tuple[Work, ...] | None = None  # None: that is for the worker to decide
+    work: tuple[Work, ...] | None = None  # None: the worker decides it
     lines: tuple[str, ...] = ()
 
     @property

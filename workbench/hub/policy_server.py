@@ -58,11 +58,11 @@ _UNDECIDED = "  the rest of the plan is made by the worker"
 LOOK_AGAIN_S = (1.0, 5.0, 20.0)  # after an accepted push: the worker may have been killed
 LOOK_AROUND_S = 30.0  # between two looks at our own folder and socket
 LOOK_SOON_S = 1.0  # the same while somebody is answered: what is due is known when that has ended
-PLAN_S = 2.0  # for what a push starts; what is not decided by then, the worker decides
-MAX_PLANNING = 8  # plans at once, with those that take longer than their push waited
-MAX_JUDGED = 1000  # pushes that were judged and do not come back: they were cut off
+PLAN_S = 2.0  # to decide what a push starts; after that the worker decides it
+MAX_PLANNING = 8  # plans at once; some go on after their push stopped waiting
+MAX_JUDGED = 1000  # judged pushes whose refs have not moved; most of them were cut off
 TRIES = 5  # to judge a push again because the hub has moved
-HOUSEKEEPING_PUSHES = 50  # a worker is started after so many, if only to keep house
+HOUSEKEEPING_PUSHES = 50  # after so many a worker is started, for housekeeping alone if nothing waits
 ENDING_S = 5.0  # for a process that holds the lock and does not answer any more to let go of it
 
 

@@ -50,8 +50,8 @@ class PushRun:
         return self._several(run, record, pieces, trigger)
 
     def give_up(self, run: Ulid, error: Exception) -> RunRecord:
-        """A run that cannot be begun, or not gone on with: its record says so, and those of its pieces. One that
-        has ended stays as it is, and so does one that someone walks by hand, or whose record cannot be read."""
+        """Record that a run, and each piece of it, failed: it cannot be begun or continued. A run that has ended, that
+        someone walks by hand, or whose record cannot be read stays as it is."""
         record = runs.show_run(self._hub.repository, run)
         if record.state in FINAL:
             return record

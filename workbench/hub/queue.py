@@ -1,7 +1,7 @@
 """The queue, and where the ledger left each ref: a fold over the ledger's entries, in a file that may be deleted.
 
-Every push is an entry. What is to be done are the entries of pushes that start something, after the one up to which a
-HANDLED entry says that all is done. Not here: what to do about a ref that stands elsewhere (``beside``).
+Every push is an entry. What waits are the pushes that start something and whose counter is above the newest HANDLED
+entry's ``upto``. Not here: what to do about a ref that stands elsewhere (``beside``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workbench.ports.store import Ledger, Repository
 
 FORMAT = 1
 UNREADABLE = (WorkbenchError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
-WATCHED = ("refs/heads/", "refs/tags/", "refs/notes/", "refs/workbench/channels/")  # what nothing but entries moves
+WATCHED = ("refs/heads/", "refs/tags/", "refs/notes/", "refs/workbench/channels/")  # refs that only entries move
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Fold:
     is_begun: bool = False  # whether every push is an entry since then: a hub may be older than that rule
     upto: int = 0  # all pushes up to this entry are handled
     stands: dict[str, ObjectId] = field(default_factory=dict)  # ref -> the value that the ledger gave it last
-    missed: list[RefMove] = field(default_factory=list)  # beside the ledger, and onto which an entry moved since
+    missed: list[RefMove] = field(default_factory=list)  # moves beside the ledger that a later entry covered
     waiting: list[Entry] = field(default_factory=list)  # pushes that start something, oldest first
 
     def apply(self, entry: Entry) -> None:

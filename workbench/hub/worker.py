@@ -1,6 +1,6 @@
 """The worker: its own process, one per hub, started on demand. It runs what was pushed and not handled, one by one.
 
-What is to be done are entries of the ledger, so nothing is lost however a worker or a hook ends. It outlives the pusher
+The work is in the ledger's entries, so nothing is lost however a worker or a hook ends. It outlives the pusher
 and goes away after a while without work.
 """
 
@@ -151,7 +151,7 @@ class Worker:
         self._derivation = Derivation(self.hub.specs)
 
     def handle_all(self) -> int:
-        """Deal with every pending push, oldest first; how many. What moved beside the ledger is recorded before."""
+        """Deal with every pending push, oldest first; how many. First it records what moved beside the ledger."""
         self._look_around()
         self.is_stuck = False
         num = 0
@@ -177,7 +177,7 @@ class Worker:
                 _log(f"{stray.move.ref} moved beside the ledger, and is not run: {stray.why}")
 
     def _work(self, push: Entry, options: PushOptions) -> tuple[Work, ...]:
-        """As the hook decided it, or else as it is to be decided now."""
+        """As the hook decided it; decided now where the hook could not."""
         if "work" in push.evidence:
             return tuple(Work.from_json(raw, options) for raw in push.evidence["work"])
         moves = moves_of(push)

@@ -23,7 +23,7 @@ from workbench.ports.call import Call, Cancelled
 
 LOG_LINES = 40
 LOG_LINE_BYTES = 1000
-END_S = 10.0  # in which a killed process is gone, but for a disk that does not answer
+END_S = 10.0  # in which a killed process ends, unless it waits for a disk
 
 _ENDINGS = {"done", "error", "cancelled", "no_memory"}
 
@@ -39,7 +39,7 @@ class Unbegun(Exception):
 
 
 class Child:
-    """One process; for one thread at a time, but for ``kill``. Every call is ended by an answer, or the process is."""
+    """One process, for one thread at a time (``kill``: any). A call that gets no answer ends the process."""
 
     def __init__(self, *, patience_s: float, memory_bytes: int) -> None:
         self._patience_s = patience_s
@@ -67,7 +67,7 @@ class Child:
 
     @property
     def has_ended(self) -> bool:
-        """Whether ``end`` was here. A process that ended by itself is noticed by who asks it."""
+        """Whether ``end`` was called. That the process ended by itself is seen when it is asked."""
         return self._socket.fileno() < 0
 
     def ask(self, do: str, asked: dict[str, Any], *, given: str, call: Call, on_frame: OnFrame) -> Any:
