@@ -266,15 +266,6 @@ def test_a_context_beyond_the_model_s_own_is_refused(tiny: Any) -> None:
         llama.load(tiny.q8, context=-1)
 
 
-def test_a_closed_model_says_so_and_may_be_closed_again(tiny: Any) -> None:
-    model = llama.load(tiny.q8, threads=1)
-    model.close()
-    model.close()
-    for ask in (lambda: model.generate(Prompt("x"), WARM), lambda: logits(model, [1]), lambda: model.tokenize("x")):
-        with pytest.raises(UserError, match="the model is closed"):
-            ask()
-
-
 def test_a_file_without_fill_in_the_middle_tokens_refuses_a_suffix(tiny: Any, tmp_path: Path) -> None:
     data = tiny.q8.read_bytes()
     for name in (b"pre", b"suf", b"mid"):  # the same length, so that all offsets stay

@@ -97,7 +97,7 @@ class LlamaModel:
     def tokenize(self, text: str) -> list[int]:
         """As the model's own tokenizer does it, without begin and end, control text not parsed. SentencePiece writes a
         blank as U+2581; a U+2581 in the text itself is encoded as its bytes, so that it does not come back as one."""
-        native = self._opened()
+        native = self._native
         if _BLANK not in text or not native.is_sentencepiece:
             return native.tokenize(_encoded(text))
         first, *others = text.split(_BLANK)
@@ -119,12 +119,12 @@ class LlamaModel:
 
     def pieces(self) -> list[bytes]:
         """The bytes that each token of the vocabulary spells."""
-        return [self._piece(token) for token in range(self._opened().n_vocab)]
+        return [self._piece(token) for token in range(self._native.n_vocab)]
 
     def logits(self, tokens: Sequence[int], check: Check = _never) -> Iterator[Any]:
         """numpy float32 [some of the tokens, vocab], chunk by chunk, each valid until the next. UserError for more
         tokens than the context."""
-        native = self._opened()
+        native = self._native
         self._check_tokens(tokens)
         for rows in native.logits(tokens):
             check()
@@ -161,13 +161,8 @@ class LlamaModel:
                 )
         return self._run(tuple(record.prompt_tokens), record.sampling, _ignore, check)
 
-    def _opened(self) -> NativeModel:
-        if self._native.closed:
-            raise UserError("the model is closed", "load it again")
-        return self._native
-
     def _prompt_tokens(self, prompt: Prompt) -> tuple[int, ...]:
-        native = self._opened()
+        native = self._native
         self._check_length(prompt.text + (prompt.suffix or ""))
         begin = [] if native.begin is None else [native.begin]
         text = self.tokenize(prompt.text)
@@ -220,7 +215,7 @@ class LlamaModel:
             raise UserError("a token id is outside the vocabulary", f"ids are 0 to {self._native.n_vocab - 1}")
 
     def _run(self, prompt: tuple[int, ...], sampling: Sampling, on_text: OnText, check: Check) -> Generation:
-        native = self._opened()
+        native = self._native
         sampler.check(sampling)
         self._check_tokens(prompt)
         native.start_over()
@@ -261,7 +256,7 @@ class LlamaModel:
 
     def _piece(self, token: int) -> bytes:
         if token not in self._pieces:
-            self._pieces[token] = self._opened().piece(token)
+            self._pieces[token] = self._native.piece(token)
         return self._pieces[token]
 
 

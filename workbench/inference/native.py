@@ -140,10 +140,6 @@ class NativeModel:
         self._ctx = self._model = None
         _open.discard(self)
 
-    @property
-    def closed(self) -> bool:
-        return self._model is None
-
     def tokenize(self, data: bytes) -> list[int]:
         """Without begin and end, control text not parsed."""
         room = len(data) + 16
