@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from workbench.domain.ids import EMPTY_TREE
+from workbench.domain.ledger import Action, RefMove
 from workbench.domain.manifest import Manifest
-from workbench.domain.refs import Kind
+from workbench.domain.refs import Branch, Kind
 from workbench.domain.version import Bump
 from workbench.store.git.repository import GitRepository
 from workbench.store.git.settings import init_hub
@@ -76,3 +79,16 @@ def test_a_name_that_nothing_resembles_is_answered_with_a_command_that_lists_wha
     done = cli(clone, "show", "zzzzzz")
     assert done.returncode == 4
     assert "see `workbench log` for what there is" in done.stderr
+
+
+def test_the_ledger_is_listed_with_a_few_refs_of_each_entry_and_all_of_them_are_in_its_json(
+    cli: Any, tmp_path: Path
+) -> None:
+    hub = init_hub(tmp_path / "hub.git")
+    with GitRepository(hub) as repository:
+        commit = repository.objects.add_commit(EMPTY_TREE, parents=(), message="m\n", who=WHO, time_ms=1000)
+        moves = [RefMove(Branch(f"b{number}"), new=commit) for number in range(8)]
+        repository.ledger.change(Action.INIT, moves, who=WHO, why="many")
+    listed = cli(hub, "log", "--ledger").stdout.splitlines()[-1]
+    assert "heads/b0, heads/b1, heads/b2, heads/b3, heads/b4, and 3 more  Ann" in listed
+    assert len(json.loads(cli(hub, "log", "--ledger", "--json").stdout)[0]["moves"]) == 8

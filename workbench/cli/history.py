@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from workbench.cli.context import Json, Repo, Why, identity, main_is_checked_out, store
 from workbench.cli.locate import locate
 from workbench.cli.output import emit, emit_json, fields, size, table, warn, when
+
+MAX_REFS = 5
 
 
 def log(
@@ -36,7 +39,7 @@ def log(
                     entry["counter"],
                     when(entry["time_ms"]),
                     entry["action"],
-                    ", ".join(_short(move["ref"]) for move in entry["moves"]),
+                    _refs(entry["moves"]),
                     entry["who"].split(" <")[0],
                     entry["why"],
                 )
@@ -73,6 +76,13 @@ def log(
                 for a in newest
             ],
         )
+
+
+def _refs(moves: Sequence[Mapping[str, str]]) -> str:
+    """A line of a terminal: a bundle brings dozens. All of them are in --json."""
+    names = [_short(move["ref"]) for move in moves]
+    more = [f"and {len(names) - MAX_REFS} more"] if len(names) > MAX_REFS else []
+    return ", ".join([*names[:MAX_REFS], *more])
 
 
 def _short(ref: str) -> str:
