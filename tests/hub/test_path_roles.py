@@ -126,3 +126,23 @@ def test_only_the_owner_skips_version_numbers(desk: Any) -> None:
     assert "the next versions are v1.0.1, v1.1.0 and v2.0.0; only the hub's owner may skip some" in pushed.text
     assert hub.push(hub.tag("v1.1.0"), hub.tag("v1.1.1"), pusher="bob").accepted
     assert hub.push("v1.4.0").accepted
+
+
+def test_a_channel_comes_to_what_the_table_has_judged(toy_desk: Any) -> None:
+    """A branch is not judged by its paths: who is bound by the table cannot make it live."""
+    hub, toy = toy_desk.under_test, toy_desk
+    hub.edit({"agents/a.py": "x = 1\n", "state/a.json": "{}\n", "ci/tiers.toml": TIERS})
+    assert hub.push("-o", "ci.skip", "main").accepted
+    hub.git("checkout", "-q", "-b", "tuner/x")
+    hub.edit({"agents/a.py": "x = 'hostile'\n", "ci/tiers.toml": TIERS + "# nothing is tested\n"})
+    asks = ("-o", "ci.tier=micro", "-o", "promote=active")
+    pushed = hub.push(*asks, "tuner/x", pusher="tuner")
+    assert not pushed.accepted
+    assert "tuner may promote a commit of main alone" in pushed.text
+    hub.git("checkout", "-q", "main")
+    hub.edit({"state/a.json": '{"x": 1}\n'})
+    assert hub.push(*asks, "main", "tuner/x", pusher="tuner").accepted, "the channel is main's then"
+    toy.told(hub.push("-o", "ci.tier=micro", "-o", "promote=canary", "tuner/x:tuner/y"))  # the owner may
+
+
+TIERS = 'format = 1\n[[micro]]\nname = "x"\nrun = ["true"]\nwall_s = 5\n'

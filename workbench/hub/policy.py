@@ -87,6 +87,12 @@ def judge(push: Push, objects: PushedObjects, current: Refs, clean: CleanTrees) 
         _read_roles(objects, moved.new)
     if push.options.promote:
         rules.judge_channel(push.options.promote, [ref.removeprefix(BRANCHES) for ref in current.all(BRANCHES)])
+        is_on_main = any(ref == MAIN or isinstance(ref, AgentVersion) for ref in moved_refs)
+        if push.pusher != OWNER and not is_on_main:  # what the table forbids on main, it does not see on a branch
+            raise Refused(
+                f"{shown(push.pusher)} may promote a commit of main alone, and this push moves none",
+                "push it to main with the option; the hub's owner can promote a branch",
+            )
     clean.trim()
     return Judged(push, main, changed)
 
