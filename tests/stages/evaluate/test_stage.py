@@ -11,7 +11,7 @@ import pytest
 from workbench.app import wiring
 from workbench.app.stage_host import run_in_process
 from workbench.domain.errors import Corrupt, ToolMissing, UserError
-from workbench.domain.events import Log
+from workbench.domain.events import Log, Progress
 from workbench.sandbox.bubblewrap import Bubblewrap
 from workbench.stages.evaluate.spec import SPEC
 from workbench.stages.evaluate.stage import run
@@ -55,13 +55,24 @@ def evaluate(dataset, tokenizer, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first(evaluate, model):
-    return evaluate(model)
+def events():
+    return []
+
+
+@pytest.fixture(scope="module")
+def first(evaluate, model, events):
+    return evaluate(model, said=events.append)
 
 
 def read(folder: Path) -> tuple[dict, list[dict]]:
     rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
     return json.loads((folder / "metrics.json").read_text()), rows
+
+
+def test_no_more_is_done_than_there_is_to_do(first, events):
+    told = [event for event in events if isinstance(event, Progress)]
+    assert any("stand alone" in event.unit for event in told)
+    assert not [event for event in told if event.total is not None and event.done > event.total]
 
 
 def test_the_figures_follow_from_the_samples(first):

@@ -213,11 +213,12 @@ def _standing(
     found = {part.text: part for source in pool for part in snippets(source)}
     order = tasks.in_hash_order(found.values(), context.seed)[: SNIPPETS_TRIED * params.compile_tasks]
 
-    def told(asked: int, standing: int) -> None:
-        context.progress(standing, params.compile_tasks, f"snippets that stand alone, of {asked}")
-
     # Some that stand alone have no span to mask, so somewhat more are wanted than there will be tasks.
     wanted = params.compile_tasks + params.compile_tasks // 4
+
+    def told(asked: int, standing: int) -> None:
+        context.progress(asked, len(order), f"snippets tried; {standing} stand alone, {wanted} are wanted")
+
     verdicts = list(compiler.first_that_compile([source.text for source in order], wanted, told))
     return [found[text] for text, compiles in verdicts if compiles], len(verdicts)
 
