@@ -192,6 +192,18 @@ def test_a_dry_run_says_before_anything_is_trained_that_nothing_will_be_compiled
     )
 
 
+def test_doctor_names_in_a_line_what_a_plain_repository_lacks_and_its_command_runs_from_where_it_was_asked(
+    cli, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    subprocess.run(["git", "init", "-q", "--bare", tmp_path / "a b.git"], check=True)
+    lines = cli(tmp_path, "doctor", "--quick", "--repo", "a b.git").stdout.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if "settings are git's own" in line]
+    assert lines[at + 1].strip() == "mend: workbench doctor --mend --repo 'a b.git'"
+    assert not [line for line in lines if "warning setting" in line]
+    cli(tmp_path, "doctor", "--quick", "--mend", "--repo", "a b.git")
+    assert "settings are git's own" not in cli(tmp_path, "doctor", "--quick", "--repo", "a b.git").stdout
+
+
 def test_doctor_works_outside_a_repository(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     done = cli(tmp_path, "doctor", "--quick", "--json")
     assert done.returncode == 0, done.stderr

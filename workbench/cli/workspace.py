@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,6 +73,8 @@ def doctor(
                 if not json:
                     emit(f"mended  {line}")
             findings = examine(repository, quick=quick)
+    if repo:  # what is printed runs where it is printed
+        findings = [replace(finding, fix=_there(finding.fix, repo)) for finding in findings]
     if json:
         emit_json([{"severity": f.severity, "what": f.what, "fix": f.fix, **_cost(f)} for f in findings])
     else:
@@ -80,6 +83,10 @@ def doctor(
             emit(f"{marks[finding.severity]}{finding.what}" + (f"\n        mend: {finding.fix}" if finding.fix else ""))
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(1)
+
+
+def _there(fix: str, repo: str) -> str:
+    return f"{fix} --repo {shlex.quote(repo)}" if fix.startswith("workbench ") else fix
 
 
 def _stands_in_repository() -> bool:

@@ -23,6 +23,7 @@ MIN_GIT = (2, 39, 5)
 HOOKS = ("pre-receive", "proc-receive")
 LEFT_AFTER_S = 3600
 MEND = "workbench doctor --mend"
+MAX_SETTINGS = 5  # that are named one by one
 _LEFTOVERS = re.compile(r"tmp_(?:objdir-incoming-|obj_|object_git2_|pack_|idx_|rev_|bitmap_|midx_|mtimes_)")
 
 
@@ -90,13 +91,16 @@ def _git_version(git_dir: Path) -> Iterator[Finding]:
 def _settings(git_dir: Path) -> Iterator[Finding]:
     table = settings.settings_of(git_dir)
     differing = settings.differing(git_dir, table)
-    for name in differing:
-        fix = f"git --git-dir={git_dir} config {name} {table[name]}"
-        yield Finding("warning", f"setting {name} is not {table[name]}", fix, {"setting": name})
-    for line in settings.missing_attributes(git_dir):
-        yield Finding("warning", f"info/attributes lacks {line!r}: payload would be delta-compressed", MEND)
     if not differing:
         yield Finding("ok", f"{len(table)} settings as they should be")
+    elif len(differing) > MAX_SETTINGS:  # a plain `git init`, which holds what a bundle brought
+        yield Finding("warning", f"{len(differing)} of {len(table)} settings are git's own, not the workbench's", MEND)
+    else:
+        for name in differing:
+            fix = f"git --git-dir={git_dir} config {name} {table[name]}"
+            yield Finding("warning", f"setting {name} is not {table[name]}", fix, {"setting": name})
+    for line in settings.missing_attributes(git_dir):
+        yield Finding("warning", f"info/attributes lacks {line!r}: payload would be delta-compressed", MEND)
 
 
 def _hooks(git_dir: Path) -> Iterator[Finding]:
