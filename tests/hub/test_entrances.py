@@ -178,13 +178,15 @@ server.serve_forever()
 """
 
 
-def over_http(hub: Any, user: str, *settings: str, root: Path | None = None) -> subprocess.CompletedProcess[str]:
+def over_http(
+    hub: Any, user: str, *settings: str, root: Path | None = None, name: str = "hub.git"
+) -> subprocess.CompletedProcess[str]:
     """A push of main through a server that sets what Apache does."""
     command = [sys.executable, "-c", SERVER, str(root or hub.path.parent), *shlex.split(WORKBENCH), "http-backend"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={**ENV, "AS": user}) as server:
         try:
             assert server.stdout
-            url = f"http://127.0.0.1:{int(server.stdout.readline())}/hub.git"
+            url = f"http://127.0.0.1:{int(server.stdout.readline())}/{name}"
             push = ["git", "-C", str(hub.clone), *settings, "push", url, "main"]
             environment = {**ENV, "GIT_TERMINAL_PROMPT": "0"}
             return subprocess.run(push, env=environment, capture_output=True, text=True)
@@ -205,6 +207,18 @@ def test_over_http_a_path_of_any_letters_makes_nobody_the_owner(started: Any) ->
     root = started.path.parent / "two\nlines"
     root.symlink_to(started.path.parent)
     assert TUNER_ONLY in over_http(started, "tuner", root=root).stderr
+
+
+def test_over_http_a_push_comes_to_the_hub_and_never_to_a_clone_beside_it(started: Any) -> None:
+    """As `workbench init` lays them: `agent` and `agent.git`. git alone would take the push to `agent/.git`."""
+    clone = started.path.parent / "hub"
+    subprocess.run(["git", "clone", "-q", str(started.path), str(clone)], check=True)
+    before = subprocess.check_output(["git", "-C", str(clone), "for-each-ref"])
+    assert TUNER_ONLY in over_http(started, "tuner", name="hub").stderr
+    pushed = over_http(started, "alice", name="hub")
+    assert pushed.returncode == 0, pushed.stderr
+    assert last_entry(started).evidence["pusher"] == "alice"
+    assert subprocess.check_output(["git", "-C", str(clone), "for-each-ref"]) == before
 
 
 def test_over_http_no_header_of_the_clients_becomes_a_proxy_of_the_hub(started: Any) -> None:

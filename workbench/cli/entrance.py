@@ -105,9 +105,9 @@ def over_http(environ: Mapping[str, str]) -> NoReturn:
     if match and match["service"] == "git-receive-pack":
         if not environ.get("REMOTE_USER"):
             raise Refused("nobody is logged in, and only who is may push", "have the HTTP server ask for a user")
-        here = os.open(".", os.O_RDONLY)
-        os.chdir(find(Path(match["hub"]), None))
+        hub = find(Path(match["hub"]), None)
+        os.chdir(hub)
         added = admitted(environ["REMOTE_USER"])
-        os.fchdir(here)
-        os.close(here)
+        # That hub and no other: of `agent` and `agent.git` beside each other git would take the clone's `.git`.
+        added |= {"GIT_PROJECT_ROOT": "", "PATH_TRANSLATED": f"{hub}/{match['service']}"}
     os.execvpe("git", ["git", "http-backend"], {**environ, **added})
