@@ -7,8 +7,6 @@ by hand is waited for: how it ends there is how it ended.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -167,33 +165,24 @@ class PushRun:
         record = records.abandon_if_dead(self._hub.repository, record, self._hub.clock)
         if record.state in FINAL:
             return record
-        if record.state is State.ABANDONED:
-            record = record.to(State.QUEUED)
-        fresh = tuple(StepRecord(step.stage, why=step.why) for step in record.steps)
         with folder.held():
-            started_ms = self._hub.clock.now_ms()
-            record = self._save(
-                RunRecord(**{**record.__dict__, "steps": fresh}).to(
-                    State.RUNNING, started_ms=started_ms, host=platform.node(), pid=os.getpid(), error="", ended_ms=0
-                )
-            )
-            events = _Events(folder)
-            events.on(watch.RunStarted(run, "push", {work.label: work.why for work in pieces}))
+            record = self._save(records.begun(record, self._hub.clock.now_ms()))
+            folder.on(watch.RunStarted(run, "push", {work.label: work.why for work in pieces}))
             for work in pieces:
                 if folder.is_asked_to_stop():
                     break
                 child = Ulid(record.options["runs"][work.label])
                 step = record.step(work.label).to(State.RUNNING, started_ms=self._hub.clock.now_ms())
                 record = self._save(record.with_step(step))
-                ended = self._one(child, work, f"run {run}: {trigger}", folder.is_asked_to_stop, events)
+                ended = self._one(child, work, f"run {run}: {trigger}", folder.is_asked_to_stop, folder)
                 state = ended.state if ended.state in FINAL else State.FAILED
                 now_ms = self._hub.clock.now_ms()
                 record = self._save(record.with_step(step.to(state, ended_ms=now_ms, error=ended.error)))
                 seconds = (now_ms - step.started_ms) / 1000
-                events.on(watch.StepEnded(work.label, state, why=f"run {child}", error=ended.error, seconds=seconds))
-            return self._end(record, folder, events)
+                folder.on(watch.StepEnded(work.label, state, why=f"run {child}", error=ended.error, seconds=seconds))
+            return self._end(record, folder)
 
-    def _end(self, record: RunRecord, folder: RunFolder, events: _Events) -> RunRecord:
+    def _end(self, record: RunRecord, folder: RunFolder) -> RunRecord:
         states = [step.state for step in record.steps]
         state = State.SUCCEEDED
         if State.FAILED in states:
@@ -206,7 +195,7 @@ class PushRun:
                 record = record.with_step(step.to(State.SKIPPED))
         now_ms = self._hub.clock.now_ms()
         record = record.to(state, ended_ms=now_ms, error=error)
-        events.on(watch.RunEnded(record.id, state, error, (now_ms - record.started_ms) / 1000))
+        folder.on(watch.RunEnded(record.id, state, error, (now_ms - record.started_ms) / 1000))
         self._hub.repository.runs.write(record.id, {EVENTS: folder.events.read_bytes(), RECORD: record.to_bytes()})
         folder.clear()
         return record
@@ -238,14 +227,3 @@ def _failed(record: RunRecord, now_ms: int, error: Exception) -> RunRecord:
 def plain(error: Exception) -> str:
     """A line that can be written down, whatever bytes the world had in it."""
     return " ".join(str(error).split("\n")).encode("utf-8", "backslashreplace").decode()
-
-
-class _Events:
-    """Appends what happens to the push's own events; begin and end of its pieces are told by the steps."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._path = folder.events
-
-    def on(self, event: watch.WalkEvent) -> None:
-        with open(self._path, "a", encoding="utf-8", errors="replace") as file:
-            file.write(watch.encode(event) + "\n")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from workbench.hub.tiers import TierCommand, export, load_tier
 from workbench.hub.work import Work
 from workbench.pipeline import watch
 from workbench.pipeline.plain import plain
-from workbench.pipeline.records import EVENTS, RECORD, RunFolder, end_of, log_path, whole_log
+from workbench.pipeline.records import EVENTS, RECORD, RunFolder, begun, end_of, log_path, whole_log
 from workbench.ports.sandbox import Job, Limits, Outcome, SandboxResult
 from workbench.system.temporary import temporary_folder
 
@@ -52,20 +50,16 @@ class TierRun:
         self._folder = RunFolder.of(self._hub.repository, record.id)
         if record.state in FINAL:
             return record
-        if record.state is State.ABANDONED:
-            record = record.to(State.QUEUED)
-        fresh = tuple(StepRecord(step.stage, why=step.why) for step in record.steps)
         with self._folder.held():
             data = self._hub.repository.runs.read(record.id, RECORD)
             if data is not None and (stands := RunRecord.from_bytes(data)).state in FINAL:  # since the record was read
                 self._folder.clear()
                 return stands
-            now_ms = self._hub.clock.now_ms()
-            self._record = RunRecord(**{**record.__dict__, "steps": fresh}).to(
-                State.RUNNING, started_ms=now_ms, host=platform.node(), pid=os.getpid(), error="", ended_ms=0
-            )
+            self._record = begun(record, self._hub.clock.now_ms())
             self._save({})
-            self._tell(watch.RunStarted(record.id, f"tier {record.subject}", {s.stage: s.why for s in fresh}))
+            self._folder.on(
+                watch.RunStarted(record.id, f"tier {record.subject}", {s.stage: s.why for s in self._record.steps})
+            )
             try:
                 ended = self._commands()
             except (WorkbenchError, OSError) as error:
@@ -103,15 +97,15 @@ class TierRun:
         step = self._record.step(command.name).to(State.RUNNING, started_ms=started_ms)
         self._record = self._record.with_step(step)
         self._save({})
-        self._tell(watch.StepStarted(command.name, self._work.why))
+        self._folder.on(watch.StepStarted(command.name, self._work.why))
         result = self._hub.sandbox().run(self._sandboxed(command, workspace))
         log = (result.stdout + result.stderr)[:LOG_BYTES]
         for line in log.decode("utf-8", "replace").splitlines():
-            self._tell(watch.StepLine(command.name, line))
+            self._folder.on(watch.StepLine(command.name, line))
         state, error = _verdict(command.name, result, log, self._record.id)
         now_ms = self._hub.clock.now_ms()
         self._record = self._record.with_step(step.to(state, ended_ms=now_ms, error=error))
-        self._tell(watch.StepEnded(command.name, state, error=error, seconds=(now_ms - started_ms) / 1000))
+        self._folder.on(watch.StepEnded(command.name, state, error=error, seconds=(now_ms - started_ms) / 1000))
         self._save({log_path(command.name): log} if log else {})
         return state
 
@@ -131,16 +125,12 @@ class TierRun:
                 self._record = self._record.with_step(step.to(State.SKIPPED))
         self._record = self._record.to(state, ended_ms=now_ms, error=error)
         seconds = (now_ms - self._record.started_ms) / 1000
-        self._tell(watch.RunEnded(self._record.id, state, error, seconds))
+        self._folder.on(watch.RunEnded(self._record.id, state, error, seconds))
         self._save({EVENTS: self._folder.events.read_bytes()})
         return self._record
 
     def _save(self, files: dict[str, bytes]) -> None:
         self._hub.repository.runs.write(self._record.id, {RECORD: self._record.to_bytes(), **files})
-
-    def _tell(self, event: watch.WalkEvent) -> None:
-        with open(self._folder.events, "a", encoding="utf-8", errors="replace") as file:
-            file.write(watch.encode(event) + "\n")
 
 
 def _verdict(name: str, result: SandboxResult, log: bytes, run: Ulid) -> tuple[State, str]:

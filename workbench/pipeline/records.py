@@ -7,10 +7,11 @@ the step in work, and a file that asks it to stop. It is thrown away at the end.
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from workbench.domain.reading import BadInput, parse_json, record, text
 from workbench.domain.run import FINAL, RunRecord, State, StepRecord
 from workbench.pipeline.leftovers import end_noted, end_strays
 from workbench.pipeline.plan import Plan
+from workbench.pipeline.watch import WalkEvent, encode
 from workbench.ports.store import Repository
 from workbench.ports.work import Clock
 from workbench.system import locks
@@ -110,6 +112,11 @@ class RunFolder:
     def events(self) -> Path:
         """Events of a run that lives; afterwards they are in the run's ref under ``events.jsonl``."""
         return self.path / EVENTS
+
+    def on(self, event: WalkEvent) -> None:
+        """Add an event to them: the folder is a watcher."""
+        with open(self.events, "a", encoding="utf-8", errors="replace") as file:
+            file.write(encode(event) + "\n")
 
     def step(self, stage: str) -> Path:
         return self.path / "step" / stage
@@ -211,6 +218,16 @@ def abandon_dead(repository: Repository, clock: Clock) -> Sequence[RunRecord]:
     running = [record for record in recent(repository) if record.state is State.RUNNING]
     after = [abandon_if_dead(repository, record, clock) for record in running]
     return [record for record in after if record.state is State.ABANDONED]
+
+
+def begun(record: RunRecord, now_ms: int) -> RunRecord:
+    """A queued or abandoned run as this process begins to walk it: each step is still to be done."""
+    again = tuple(
+        StepRecord(step.stage, why=step.why, action_key=step.action_key) if step.state is not State.QUEUED else step
+        for step in record.steps
+    )
+    record = replace(record if record.state is not State.ABANDONED else record.to(State.QUEUED), steps=again)
+    return record.to(State.RUNNING, started_ms=now_ms, ended_ms=0, error="", host=platform.node(), pid=os.getpid())
 
 
 def abandon_if_dead(repository: Repository, record: RunRecord, clock: Clock) -> RunRecord:

@@ -8,7 +8,6 @@ checkpoint.
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from workbench.domain.errors import NativeCrash, UserError, WorkbenchError, Worl
 from workbench.domain.events import Progress
 from workbench.domain.ids import ObjectId, Ulid, object_id
 from workbench.domain.refs import Kind
-from workbench.domain.run import FINAL, RunRecord, State, StepRecord
+from workbench.domain.run import FINAL, RunRecord, State
 from workbench.domain.stage import StageSpec
 from workbench.pipeline import signals, watch
 from workbench.pipeline.definition import load
@@ -30,6 +29,7 @@ from workbench.pipeline.records import (
     RunFolder,
     abandon_dead,
     abandon_if_dead,
+    begun,
     end_of,
     log_path,
     queued,
@@ -176,17 +176,9 @@ class Walk:
         return record if record is not None and record.state in FINAL else None
 
     def _begin(self, selected: frozenset[str]) -> None:
-        record = self._record if self._record.state is not State.ABANDONED else self._record.to(State.QUEUED)
-        again = tuple(
-            StepRecord(step.stage, why=step.why, action_key=step.action_key) if step.state is not State.QUEUED else step
-            for step in record.steps
-        )
-        record = replace(record, steps=again)
-        self._record = record.to(
-            State.RUNNING, started_ms=self.clock.now_ms(), ended_ms=0, error="", host=platform.node(), pid=os.getpid()
-        )
+        self._record = begun(self._record, self.clock.now_ms())
         self._save()
-        steps = {step.stage: step.why for step in again if step.stage in selected}
+        steps = {step.stage: step.why for step in self._record.steps if step.stage in selected}
         self._tell(watch.RunStarted(self._record.id, self._record.subject, steps))
 
     def _steps(self, selected: frozenset[str]) -> RunRecord:
@@ -337,8 +329,7 @@ class Walk:
             if now_ms - self._kept_progress_ms < KEPT_PROGRESS_MS:
                 return
             self._kept_progress_ms = now_ms
-        with open(self._folder.events, "a", encoding="utf-8", errors="replace") as file:
-            file.write(watch.encode(event) + "\n")
+        self._folder.on(event)
 
 
 def _brief(error: WorkbenchError | OSError) -> str:
