@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.hub.conftest import ENV, WORKBENCH
+from tests.hub.conftest import ENV, WORKBENCH, end_all
 from workbench.cli import hook_client
 from workbench.cli.entrance import asked
 from workbench.domain.errors import Refused
@@ -245,8 +245,7 @@ def test_a_push_of_another_system_user_leaves_nothing_and_locks_nobody_out(start
         path.chmod(path.stat().st_mode | 0o777)
     for path in (hub.clone, *hub.clone.rglob("*"), client, *client.rglob("*"), *client.parents):
         path.chmod(path.stat().st_mode | 0o055)
-    hub.kill("policy")
-    hub.kill("worker")
+    end_all(hub.path.parent)  # also one that is just being started
     shutil.rmtree(hub.path / "workbench")
     before = sorted(str(path) for path in hub.path.rglob("*"))
     settings = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*"}

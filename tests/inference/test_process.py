@@ -339,7 +339,7 @@ def test_a_process_that_ended_while_nobody_asked_harms_nobody(own: ProcessModel)
 
 
 def test_a_process_that_says_nothing_is_ended_and_the_next_call_is_answered(tiny: Any) -> None:
-    with ProcessLoader(patience_s=1.0).load(tiny.q8, threads=1) as model:
+    with ProcessLoader(patience_s=8.0).load(tiny.q8, threads=1) as model:
         pid = pid_of(model)
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(NativeCrash) as caught:

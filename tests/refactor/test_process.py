@@ -47,7 +47,7 @@ def test_a_crash_is_an_outcome_that_names_the_text_and_the_next_search_works(
     grammars: Grammars, number: signal.Signals
 ) -> None:
     pid = stopped_at_work(grammars)
-    threading.Timer(0.3, lambda: (os.kill(pid, number), os.kill(pid, signal.SIGCONT))).start()
+    threading.Timer(2.0, lambda: (os.kill(pid, number), os.kill(pid, signal.SIGCONT))).start()
     found = search([("a.rs", SOURCE)], "$X.unwrap()", language="rust", grammars=grammars)
     assert found.outcome == "engine_error"
     assert number.name in found.detail
@@ -60,7 +60,7 @@ def test_a_crash_on_a_text_names_that_text(grammars: Grammars) -> None:
     def sources() -> Iterator[tuple[str, str]]:
         yield "a.rs", SOURCE
         pid = stopped_at_work(grammars)
-        threading.Timer(0.3, lambda: (os.kill(pid, signal.SIGSEGV), os.kill(pid, signal.SIGCONT))).start()
+        threading.Timer(2.0, lambda: (os.kill(pid, signal.SIGSEGV), os.kill(pid, signal.SIGCONT))).start()
         yield "b.rs", SOURCE
 
     found = search(sources(), "$X.unwrap()", language="rust", grammars=grammars)

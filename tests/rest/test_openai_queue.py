@@ -126,7 +126,7 @@ def test_a_crash_harms_whoever_was_at_work_and_those_in_line_are_answered(model:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_model_that_hangs_is_a_500_that_says_so_and_the_next_is_answered(tiny: Any, stream: bool) -> None:
     async def scene() -> None:
-        with ProcessLoader(patience_s=1).load(tiny.q8, threads=1) as model:
+        with ProcessLoader(patience_s=8).load(tiny.q8, threads=1) as model:
             async with asking(create_app(model, RELEASE)) as client:
                 with held(model):
                     answer = await ask(client, stream=stream)

@@ -105,6 +105,9 @@ def find_artifact(repository: Repository, text: str) -> Artifact:
     if name and "/" not in name:
         newest = repository.artifacts.latest(refs.Kind(kind), refs.check_name(name, "artifact name"))
         if newest is None:
+            for ref in repository.refs.all(f"refs/tags/{short}/"):
+                if isinstance(tag := refs.parse_any(ref), ArtifactTag):
+                    repository.artifacts.look(tag)  # there are some, and none can be read: why not
             known = sorted({f"{tag.kind}/{tag.name}" for tag in repository.artifacts.list()})
             hint = (
                 f"there are: {', '.join(known)}" if known else "there are no artifacts yet: start with `workbench run`"

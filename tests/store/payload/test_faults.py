@@ -29,6 +29,7 @@ from workbench.store.git.settings import init_hub
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace: apt-get install strace")
 FILES = {"w.bin": random.Random(4).randbytes(9 << 20), "a.txt": b"text\n" * 100, "d/b.txt": b""}
 PARTS = {
+    "format": 2, "makes": "model",
     "stage": "train", "name": "rust", "code": "0" * 64, "params": {}, "seed": 0, "inputs": {}, "environment": {}
 }  # fmt: skip
 PROGRAM = f"""
