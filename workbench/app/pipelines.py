@@ -24,7 +24,7 @@ def planner(repository: Repository, commit: str, name: str = "") -> Planner:
     if not repository.objects.exists(source):
         raise NotFound(
             f"commit {commit[:12]} is not on the hub, so nothing could be traced back to it",
-            "push it first: git push hub HEAD (when it is on no branch: git push hub HEAD:refs/heads/NAME)",
+            "push it, starting nothing: git push -o ci.skip hub HEAD (on no branch: … hub HEAD:refs/heads/NAME)",
         )
     if not name:
         names = names_in(repository.objects, source)
