@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from workbench.cli import hook_client
 from workbench.cli.entrance import asked
 from workbench.domain.errors import Refused
 from workbench.hub.install import install_hooks
+from workbench.hub.policy_server import MAX_ENTRANCES_OF_ONE
 
 TUNER_ONLY = "tuner may not change README"
 
@@ -90,6 +92,21 @@ def test_what_an_entrance_said_ends_with_its_receive_pack(started: Any) -> None:
         return "was replaced" in subprocess.run(push, env=environment, capture_output=True, text=True).stderr
 
     started.until(refused)
+
+
+def test_who_leaves_many_pushes_standing_keeps_nobody_else_out(started: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(started.path)
+    standing: list[Any] = []
+    for number in range(MAX_ENTRANCES_OF_ONE):  # as entrances do whose client says nothing any more
+        request = hook_client.request("entrance", f"{number:032x}".encode(), options=b"tuner")
+        standing.append(hook_client.reached(request, time.monotonic() + 10))
+        assert standing[-1].recv(2) == b"\0000"
+    command = [*shlex.split(WORKBENCH), "receive-pack", "--as=tuner", str(started.path)]
+    refused = subprocess.run(command, capture_output=True, text=True, env=ENV, stdin=subprocess.DEVNULL)
+    assert f"{MAX_ENTRANCES_OF_ONE} pushes by tuner are under way" in refused.stderr
+    assert started.push("main", pusher="alice").accepted
+    for each in standing:
+        each.close()
 
 
 def ssh(folder: Path, forced: str) -> str:

@@ -60,6 +60,7 @@ LOOK_AROUND_S = 30.0  # between two looks at our own folder and socket
 LOOK_SOON_S = 1.0  # the same while somebody is answered: what is due is known when that has ended
 PLAN_S = 2.0  # to decide what a push starts; after that the worker decides it
 MAX_PLANNING = 8  # plans at once; some go on after their push stopped waiting
+MAX_ENTRANCES_OF_ONE = 100  # each has a thread of ours until it ends, and there are not more than ``reception.MOST``
 MAX_JUDGED = 1000  # judged pushes whose refs have not moved; most of them were cut off
 TRIES = 5  # to judge a push again because the hub has moved
 HOUSEKEEPING_PUSHES = 50  # after so many a worker is started, for housekeeping alone if nothing waits
@@ -176,6 +177,8 @@ class PolicyServer:
     def _admit(self, request: Request, connection: socket.socket, answer: Answer) -> None:
         """An entrance says who comes by it, for as long as it keeps this connection open."""
         name = roles.check_pusher(request.options[0] if request.options else "")
+        if list(self._entrances.values()).count(name) >= MAX_ENTRANCES_OF_ONE:
+            raise Refused(f"{MAX_ENTRANCES_OF_ONE} pushes by {name} are under way", "push again when one has ended")
         self._entrances[request.entrance] = name
         try:
             answer.admit()
