@@ -137,6 +137,7 @@ def test_a_forced_command_of_ssh_pushes_and_fetches_by_its_name_and_reaches_its_
     assert pushed.returncode == 0, pushed.stderr
     assert last_entry(started).evidence["pusher"] == "tuner"
     other = started.path.parent / "other.git"
+    end_all(started.path.parent)  # a folder is copied while nobody writes to it
     shutil.copytree(started.path, other, ignore=shutil.ignore_patterns("workbench"))
     refused = over_ssh(started, forced, "fetch", f"ssh://host{other}", "main")
     assert "there is no hub" in refused.stderr
