@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from workbench.app import identity, irregular, wiring
 from workbench.app.proofs import PROOFS, prove
-from workbench.config.installed import command_for
+from workbench.config.installed import command_for, wheel_command
 from workbench.domain.errors import WorkbenchError
 from workbench.hub.layout import HubLayout
 from workbench.pipeline.environment import Tools
@@ -68,9 +68,7 @@ def _variant() -> Iterator[Finding]:
         what = "llama.cpp was built for one machine: where its processor or compiler is another, it may crash"
         python, wheels = shlex.quote(sys.executable), "~/.cache/workbench/wheels"
         wheel = f'"$(ci/llama_wheel {python} {version("llama-cpp-python")} {wheels})"'
-        yield Finding(
-            "warning", what, f"in a checkout of workbench: {python} -m pip install --no-deps --force-reinstall {wheel}"
-        )
+        yield Finding("warning", what, f"in a checkout of workbench: {wheel_command(wheel)}")
 
 
 def _looked_for() -> Iterator[Finding]:

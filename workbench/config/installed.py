@@ -54,6 +54,12 @@ def command_for(library: str, found: Distribution | None = None) -> str:
     return install_command("", found)
 
 
+def wheel_command(wheel: str) -> str:
+    """The command that puts a wheel in the place of what is installed of it, also of the same version. ``wheel`` is a
+    word of a shell."""
+    return _pip("--no-deps", "--force-reinstall") + f" {wheel}"
+
+
 def _own() -> Distribution | None:
     try:
         return Distribution.from_name(NAME)

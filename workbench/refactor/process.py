@@ -39,6 +39,12 @@ class Grammars:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process, for `ps`; None where none runs."""
+        process = self._process
+        return process.pid if process else None
+
     def wrong_with(self, pattern: str, language: str) -> str:
         """See ``grammar``."""
         return str(self._ask({"pattern": pattern, "language": language}, given="the pattern")["wrong"])
