@@ -100,7 +100,7 @@ def test_words_of_others_are_no_markup_and_no_control_characters() -> None:
     out = io.StringIO()
     console = Console(file=out, width=160, force_terminal=False)
     with LiveTable(console) as table:
-        table.on(RunStarted("R", "[bold]x[/bold]\x1b]0;t\x07", {"a[red]": "[link=http://x]why[/link]"}))
+        table.on(RunStarted("R", "[bold]x[/bold]\x1b]0;t\x07", {"a[red]": "[link=http://example.org]why[/link]"}))
         table.on(StepLine("a[red]", "[blink]\x1b[31m"))
         table.on(StepEnded("a[red]", "failed[/]", error="[/nothing] \u202e"))
     said = out.getvalue()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from workbench.domain.printable import one_line, printable, printable_json
 
 OBEYED = [
-    "\x1b[31m", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x9b5m", "\x9d0;t\x9c", "\r", "\b", "\0", "\x7f",
-    "\u202e", "\u2066", "\u200b", "\ufeff", "\u2028", "\u061c", "\U000e0041", "\ud800",
+    "\x1b[31m", "\x1b]0;title\x07", "\x1b]8;;http://example.org\x1b\\", "\x9b5m", "\x9d0;t\x9c", "\r", "\b", "\0",
+    "\x7f", "\u202e", "\u2066", "\u200b", "\ufeff", "\u2028", "\u061c", "\U000e0041", "\ud800",
 ]  # fmt: skip
 
 
